@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ai-cherry/morello/internal/cli"
+	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/postgres"
+)
+
+func newMigrateCommand() *cobra.Command {
+	migrate := &cobra.Command{
+		Use: "migrate", Short: "Bring the database schema up to date, or show where it is",
+		Long: "Migrations are part of this program. They run in order under a lock: any number of processes may run them at\n" +
+			"once. The database is MORELLO_MIGRATE_DATABASE_URL, or else MORELLO_DATABASE_URL.",
+	}
+	migrate.AddCommand(&cobra.Command{
+		Use: "up", Short: "Apply what is missing", Args: cobra.NoArgs,
+		Example: "  MORELLO_DATABASE_URL=postgres://morello:secret@db:5432/morello morello migrate up",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load()
+			if err != nil {
+				return cli.UsageError{Err: err}
+			}
+			if err := postgres.MigrateUp(cmd.Context(), cfg.MigrateDatabaseURL, cfg.Logger(os.Stderr)); err != nil {
+				return err
+			}
+			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "the schema is up to date")
+			return nil
+		},
+	}, &cobra.Command{
+		Use: "status", Short: "List all migrations and when they were applied", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return printMigrations(cmd) },
+	})
+	return migrate
+}
+
+func printMigrations(cmd *cobra.Command) error {
+	cfg, err := config.Load()
+	if err != nil {
+		return cli.UsageError{Err: err}
+	}
+	list, err := postgres.MigrationStatus(cmd.Context(), cfg.MigrateDatabaseURL)
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(table, "MIGRATION\tAPPLIED")
+	for _, m := range list {
+		applied := "pending"
+		if m.Applied {
+			applied = m.AppliedAt.Format(time.RFC3339)
+		}
+		_, _ = fmt.Fprintf(table, "%s\t%s\n", m.Name, applied)
+	}
+	return table.Flush()
+}

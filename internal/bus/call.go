@@ -1,0 +1,107 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+// replyGrace is how much longer than its deadline a caller without one of its own waits, so that the worker's own word
+// about the deadline arrives.
+const replyGrace = 500 * time.Millisecond
+
+// Call calls an operation and decodes its reply. The deadline is the context's, or else the endpoint's. Failures are
+// *messages.Error: those that the worker sent, and unavailable when no worker could be asked.
+func Call[Req, Reply any](
+	ctx context.Context, conn *Conn, endpoint messages.Endpoint[Req, Reply], tenant string, request Req,
+) (Reply, error) {
+	var reply Reply
+	body, err := messages.Encode(request)
+	if err != nil {
+		return reply, err
+	}
+	answer, err := conn.CallRaw(ctx, endpoint.Info(), tenant, body, Headers{})
+	if err != nil {
+		return reply, err
+	}
+	return reply, messages.DecodeReply(answer, &reply)
+}
+
+// Headers are the optional headers of a request; see the constants of package messages.
+type Headers struct {
+	IdempotencyKey string
+	Actor          string
+	Traceparent    string
+}
+
+// CallRaw calls an operation with an encoded body and returns the encoded reply. It fails as Call does.
+func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tenant string, body []byte, headers Headers) ([]byte, error) {
+	if limit := c.nc.MaxPayload(); int64(len(body)) > limit {
+		return nil, messages.TooLarge("", int(limit), fmt.Sprintf("the request has %d bytes", len(body)))
+	}
+	deadline, given := ctx.Deadline()
+	if !given {
+		deadline = time.Now().Add(endpoint.Timeout)
+		limited, cancel := context.WithTimeout(ctx, endpoint.Timeout+replyGrace)
+		defer cancel()
+		ctx = limited
+	}
+	msg := &nats.Msg{Subject: endpoint.Subject(tenant), Data: body, Header: nats.Header{}}
+	msg.Header.Set(messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
+	setHeader(msg, messages.HeaderIdempotencyKey, headers.IdempotencyKey)
+	setHeader(msg, messages.HeaderActor, headers.Actor)
+	setHeader(msg, messages.HeaderTraceparent, headers.Traceparent)
+	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
+	if err != nil {
+		return nil, requestError(err)
+	}
+	if failure := replyError(reply); failure != nil {
+		return nil, failure
+	}
+	return reply.Data, nil
+}
+
+func setHeader(msg *nats.Msg, name, value string) {
+	if value != "" {
+		msg.Header.Set(name, value)
+	}
+}
+
+// requestError says what a failure of the request itself means: whether a worker may have got it.
+func requestError(err error) error {
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return unavailable("no worker is listening", messages.OutcomeNotApplied, err)
+	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
+		return unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout):
+		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "no reply within the deadline", Cause: err}
+	default:
+		return unavailable("NATS cannot be reached", messages.OutcomeUnknown, err)
+	}
+}
+
+func unavailable(message string, outcome messages.Outcome, cause error) error {
+	return &messages.Error{
+		Code: messages.CodeUnavailable, Message: message, Cause: cause,
+		Details: messages.ErrorDetails{Outcome: outcome},
+	}
+}
+
+// replyError returns the failure that a reply carries, nil when it is a success.
+func replyError(reply *nats.Msg) error {
+	if reply.Header.Get(messages.HeaderErrorCode) == "" {
+		return nil
+	}
+	var body messages.ErrorReply
+	if err := messages.DecodeReply(reply.Data, &body); err != nil {
+		return &messages.Error{Code: messages.CodeInternal, Message: "the error reply cannot be read", Cause: err}
+	}
+	return &messages.Error{Code: body.Error.Code, Message: body.Error.Message, Details: body.Error.Details}
+}

@@ -1,0 +1,192 @@
+package bus
+
+import (
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+// request is a message on its way through the steps of the package comment.
+type request struct {
+	endpoint *endpoint
+	msg      *nats.Msg
+	tenant   string
+	arrived  time.Time
+	deadline time.Time
+	call     messages.Call
+}
+
+// receive takes steps 1 to 4. It runs on the subscription's goroutine and must not wait.
+func (e *endpoint) receive(msg *nats.Msg) {
+	s := e.server
+	if !mayReplyTo(msg.Reply) {
+		s.dropped.replySubject.Add(1)
+		s.log.Debug("dropped a request whose reply subject is no inbox", "subject", msg.Subject)
+		return
+	}
+	r := &request{endpoint: e, msg: msg, arrived: time.Now(), tenant: messages.RequestTenant(msg.Subject)}
+	if err := e.Endpoint.CheckScope(r.tenant); err != nil {
+		r.fail(err)
+		return
+	}
+	if err := r.readHeaders(); err != nil {
+		r.fail(err)
+		return
+	}
+	if err := s.admission.enter(r.tenant); err != nil {
+		r.fail(err)
+		return
+	}
+	s.handlers.Add(1)
+	go r.run()
+}
+
+// readHeaders takes what the request brings besides its body.
+func (r *request) readHeaders() error {
+	timeout := r.endpoint.Endpoint.Timeout
+	r.call.Endpoint = r.endpoint.Endpoint.Name
+	header := r.msg.Header
+	if text := header.Get(messages.HeaderTimeout); text != "" {
+		ms, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || ms < 1 {
+			return messages.Invalid(messages.HeaderTimeout, "must be a whole number of milliseconds, 1 or more")
+		}
+		timeout = time.Duration(min(ms, messages.MaxTimeout.Milliseconds())) * time.Millisecond
+	}
+	r.deadline = r.arrived.Add(timeout)
+	r.call.Actor = header.Get(messages.HeaderActor)
+	if len(r.call.Actor) > messages.MaxActorBytes {
+		return messages.Invalid(messages.HeaderActor, "must have %d bytes at most", messages.MaxActorBytes)
+	}
+	r.call.Traceparent = header.Get(messages.HeaderTraceparent)
+	return r.readIdempotencyKey(header)
+}
+
+// readIdempotencyKey ignores the key of a request that changes nothing: repeating it is free.
+func (r *request) readIdempotencyKey(header nats.Header) error {
+	keys, given := header[messages.HeaderIdempotencyKey]
+	if !given || !r.endpoint.Endpoint.Mutates {
+		return nil
+	}
+	if len(keys) != 1 || keys[0] == "" || len(keys[0]) > messages.MaxIdempotencyKeyBytes {
+		return messages.Invalid(messages.HeaderIdempotencyKey, "must be one key of 1 to %d characters", messages.MaxIdempotencyKeyBytes)
+	}
+	r.call.IdempotencyKey = keys[0]
+	hash := sha256.New()
+	hash.Write([]byte(r.call.Endpoint))
+	hash.Write([]byte{0})
+	hash.Write(r.msg.Data)
+	hash.Sum(r.call.Fingerprint[:0])
+	return nil
+}
+
+// run takes steps 5 to 9, on a goroutine of its own.
+func (r *request) run() {
+	s := r.endpoint.server
+	defer s.handlers.Done()
+	defer s.admission.leave(r.tenant)
+	if !time.Now().Before(r.deadline) {
+		s.dropped.expired.Add(1)
+		return
+	}
+	ctx, cancel := context.WithDeadline(messages.WithCall(s.work, &r.call), r.deadline)
+	defer cancel()
+	body, err := r.perform(ctx)
+	if err == nil {
+		err = r.reply(body)
+	}
+	if err != nil {
+		r.fail(err)
+	}
+}
+
+// perform decodes, validates and runs the operation. A panic is an internal error of this one request.
+func (r *request) perform(ctx context.Context) (body []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return r.endpoint.handle(ctx, r.tenant, r.msg.Data)
+}
+
+func (r *request) reply(body []byte) error {
+	s := r.endpoint.server
+	if limit := s.conn.nc.MaxPayload(); int64(len(body)) > limit {
+		return messages.TooLarge("", int(limit), fmt.Sprintf("the reply has %d bytes", len(body)))
+	}
+	r.endpoint.stats.succeeded(time.Since(r.arrived))
+	s.send(&nats.Msg{Subject: r.msg.Reply, Data: body})
+	return nil
+}
+
+// fail answers with an error, counts it and logs it.
+func (r *request) fail(err error) {
+	failure := messages.AsError(err)
+	r.logFailure(failure)
+	r.endpoint.stats.failed(time.Since(r.arrived), failure)
+	idempotent := !r.endpoint.Endpoint.Mutates || r.call.IdempotencyKey != ""
+	r.endpoint.server.sendError(r.msg.Reply, failure, idempotent)
+}
+
+// logFailure logs an internal error under a new id, which it adds to what the caller sees; other failures are the
+// caller's business, and logged for who looks for them.
+func (r *request) logFailure(failure *messages.Error) {
+	log := r.endpoint.server.log.With("endpoint", r.endpoint.Endpoint.Name, "tenant", limited(r.tenant, 100))
+	if r.call.Traceparent != "" {
+		log = log.With("traceparent", limited(r.call.Traceparent, 100))
+	}
+	if failure.Code != messages.CodeInternal {
+		log.Debug("request failed", "code", string(failure.Code), "error", failure.Message, "cause", failure.Cause)
+		return
+	}
+	failure.Details.ErrorID = uuid.NewString()
+	log.Error("request failed", "error_id", failure.Details.ErrorID, "error", failure.Message, "cause", failure.Cause)
+}
+
+// sendError sends a failure as ADR-32 has it: two headers, and our body.
+func (s *Server) sendError(subject string, failure *messages.Error, idempotent bool) {
+	body, err := messages.Encode(failure.Body(idempotent))
+	if err != nil {
+		s.log.Error("an error reply could not be encoded", "error", err)
+		return
+	}
+	s.send(&nats.Msg{Subject: subject, Data: body, Header: nats.Header{
+		messages.HeaderErrorCode: {strconv.Itoa(failure.Code.Number())},
+		messages.HeaderError:     {headerText(failure.Error())},
+	}})
+}
+
+// headerText makes one line of a text that may quote what the caller sent.
+func headerText(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, limited(text, 500))
+}
+
+// limited cuts what callers choose freely before it goes into a log or a header.
+func limited(text string, limit int) string {
+	if len(text) > limit {
+		return strings.ToValidUTF8(text[:limit], "") + "…"
+	}
+	return text
+}
+
+// send publishes a reply. When the connection is down the reply is lost, as the caller's request would have been.
+func (s *Server) send(msg *nats.Msg) {
+	if err := s.conn.nc.PublishMsg(msg); err != nil {
+		s.log.Warn("a reply could not be sent", "error", err)
+	}
+}

@@ -1,0 +1,85 @@
+// Package cli is what the commands of the programs have in common: settings from the environment, signals, a health
+// subcommand, exit codes.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/health"
+)
+
+// Program describes a program that runs until it is told to stop.
+type Program struct {
+	Name  string
+	Short string
+	Long  string
+	Run   func(ctx context.Context, cfg config.Config, log *slog.Logger) error
+}
+
+// Main runs a program and ends the process: with 0 after a clean stop, 1 after a failure, 2 when the command line or a
+// setting is wrong. SIGINT and SIGTERM stop it cleanly, a second one at once.
+func Main(program Program) { Execute(program.command()) }
+
+// Execute runs a command as Main does.
+func Execute(root *cobra.Command) {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // the second signal meets the default: the process ends
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		os.Exit(0)
+	}
+	fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
+	var usage UsageError
+	if errors.As(err, &usage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+// UsageError is a mistake in the command line or in a setting.
+type UsageError struct{ Err error }
+
+// Error returns the text of the mistake.
+func (e UsageError) Error() string { return e.Err.Error() }
+
+// Unwrap returns the mistake.
+func (e UsageError) Unwrap() error { return e.Err }
+
+func (p Program) command() *cobra.Command {
+	root := &cobra.Command{
+		Use: p.Name, Short: p.Short, Long: p.Long + "\n\nSettings come from the environment: \"morello config\" lists them.",
+		Version: config.Version, Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load()
+			if err != nil {
+				return UsageError{err}
+			}
+			log := cfg.Logger(os.Stderr)
+			for _, name := range cfg.Unknown() {
+				log.Warn("a variable is set that means nothing to this version", "name", name)
+			}
+			return p.Run(cmd.Context(), cfg, log)
+		},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
+	root.AddCommand(&cobra.Command{
+		Use: "health", Short: "Ask the running " + p.Name + " whether it is ready; exits with 1 when it is not", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := config.Load()
+			if err != nil {
+				return UsageError{err}
+			}
+			return health.Ask(cmd.Context(), cfg.HealthAddr)
+		},
+	})
+	return root
+}

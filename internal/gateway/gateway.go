@@ -1,0 +1,129 @@
+// Package gateway composes the gateway: every operation of the contract over HTTP. It only sends NATS requests; it has no
+// data of its own and no way to the database.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/health"
+)
+
+const (
+	program           = "gateway"
+	readHeaderTimeout = 5 * time.Second
+	idleTimeout       = 2 * time.Minute
+	maxHeaderBytes    = 16 << 10
+	// stopTimeout is how long requests at work may take when the gateway stops.
+	stopTimeout  = 20 * time.Second
+	closeTimeout = 5 * time.Second
+)
+
+// Config of a gateway.
+type Config struct {
+	config.Config
+	// OnReady is called once with the address that the gateway listens on.
+	OnReady func(addr string)
+	// Log defaults to slog.Default.
+	Log *slog.Logger
+}
+
+// Run serves HTTP until the context ends, and then answers what it has taken. It refuses to listen beyond loopback
+// without a token: whoever reaches it could read every tenant.
+func Run(ctx context.Context, cfg Config) error {
+	log := cfg.Log
+	if log == nil {
+		log = slog.Default()
+	}
+	instance := uuid.NewString()
+	log = log.With("program", program, "instance", instance)
+	if err := run(ctx, cfg, instance, log); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("gateway: %w", err)
+	}
+	return nil
+}
+
+func run(ctx context.Context, cfg Config, instance string, log *slog.Logger) error {
+	listener, err := listen(ctx, cfg.Config)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = listener.Close() }()
+	conn, err := bus.Connect(ctx, bus.ConnConfig{
+		URL: cfg.NATSURL, Creds: cfg.NATSCreds, CA: cfg.NATSCA, Program: program, Instance: instance, Log: log,
+	})
+	if err != nil {
+		return err
+	}
+	ready := func(context.Context) error {
+		if !conn.Connected() {
+			return errors.New("NATS cannot be reached")
+		}
+		return nil
+	}
+	if cfg.HealthAddr != config.HealthOff {
+		server, err := health.Serve(ctx, cfg.HealthAddr, ready)
+		if err != nil {
+			return errors.Join(err, closeConn(ctx, conn))
+		}
+		defer server.Close()
+	}
+	server := &http.Server{
+		Handler:           Handler(conn, cfg.Config),
+		ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	log.Info("gateway is ready", "address", listener.Addr().String())
+	if cfg.OnReady != nil {
+		cfg.OnReady(listener.Addr().String())
+	}
+	return errors.Join(serve(ctx, server, listener, conn), closeConn(ctx, conn))
+}
+
+// listen opens the port, if a token or loopback makes that safe.
+func listen(ctx context.Context, cfg config.Config) (net.Listener, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", cfg.HTTPAddr)
+	if err != nil {
+		return nil, fmt.Errorf("%w (MORELLO_HTTP_ADDR sets another address)", err)
+	}
+	if addr, ok := listener.Addr().(*net.TCPAddr); cfg.HTTPToken == "" && (!ok || !addr.IP.IsLoopback()) {
+		return nil, errors.Join(
+			fmt.Errorf("MORELLO_HTTP_TOKEN must be set to listen on %s: without a token only loopback is allowed", cfg.HTTPAddr),
+			listener.Close())
+	}
+	return listener, nil
+}
+
+func serve(ctx context.Context, server *http.Server, listener net.Listener, conn *bus.Conn) error {
+	failed := make(chan error, 1)
+	go func() { failed <- server.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-conn.Closed():
+		_ = server.Close()
+		<-failed
+		return errors.New("NATS closed the connection")
+	case <-ctx.Done():
+	}
+	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	err := server.Shutdown(stopCtx)
+	<-failed
+	return err
+}
+
+func closeConn(ctx context.Context, conn *bus.Conn) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	return conn.Close(ctx)
+}

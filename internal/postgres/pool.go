@@ -1,0 +1,182 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+const (
+	defaultCeiling    = 16
+	defaultBatchSlots = 4
+	connectTimeout    = 5 * time.Second
+	pingAfterIdle     = 30 * time.Second
+	pingTimeout       = 2 * time.Second
+	lifetime          = time.Hour
+	lifetimeJitter    = 10 * time.Minute
+	// cancelDelay passes before a query whose caller has gone is cancelled, because most end by themselves sooner;
+	// cancelGrace passes before the connection of one that cannot be cancelled is given up.
+	cancelDelay = 100 * time.Millisecond
+	cancelGrace = 5 * time.Second
+)
+
+// Config says which database to use, as whom, and how much of it.
+type Config struct {
+	// URL is a connection string as libpq understands it.
+	URL string
+	// Program and Instance name the connections: morello/<program>/<instance>.
+	Program  string
+	Instance string
+	// Ceiling is the hard bound of connections for requests, and the first limit. Defaults to 16.
+	Ceiling int
+	// BatchSlots is how many batches may be at work at once, each on a connection of its own. Defaults to 4.
+	BatchSlots int
+	// Log defaults to slog.Default.
+	Log *slog.Logger
+}
+
+// Pool holds the connections of a program. Requests share one elastic set of connections; batches have their own, so
+// that neither waits for the other and resizing one leaves the other alone.
+type Pool struct {
+	requests *pgxpool.Pool
+	batches  *pgxpool.Pool
+	limiter  *limiter
+	log      *slog.Logger
+}
+
+// Querier runs statements: a connection or a transaction.
+type Querier interface {
+	Exec(ctx context.Context, sql string, args ...any) (pgconn.CommandTag, error)
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+// Open returns a pool. It checks the URL, and connects only when a connection is wanted.
+func Open(ctx context.Context, cfg Config) (*Pool, error) {
+	if cfg.Ceiling <= 0 {
+		cfg.Ceiling = defaultCeiling
+	}
+	if cfg.BatchSlots <= 0 {
+		cfg.BatchSlots = defaultBatchSlots
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	requests, err := open(ctx, cfg, cfg.Ceiling, nil)
+	if err != nil {
+		return nil, err
+	}
+	batches, err := open(ctx, cfg, cfg.BatchSlots, batchSettings)
+	if err != nil {
+		requests.Close()
+		return nil, err
+	}
+	return &Pool{requests: requests, batches: batches, limiter: newLimiter(cfg.Ceiling), log: cfg.Log}, nil
+}
+
+// batchSettings pin the plans of batched statements to index look-ups by key. They are prepared once for batches of any
+// size; a plan made while the table was empty, by a scan of it, would be kept for minutes after it has grown.
+var batchSettings = map[string]string{
+	"plan_cache_mode":  "force_generic_plan",
+	"enable_seqscan":   "off",
+	"enable_hashjoin":  "off",
+	"enable_mergejoin": "off",
+	"jit":              "off",
+}
+
+func open(ctx context.Context, cfg Config, size int, settings map[string]string) (*pgxpool.Pool, error) {
+	pool, err := pgxpool.ParseConfig(cfg.URL)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", hideURL(err))
+	}
+	pool.MaxConns = int32(min(size, 10_000))
+	pool.MinIdleConns = 1
+	pool.MaxConnLifetime = lifetime
+	pool.MaxConnLifetimeJitter = lifetimeJitter
+	pool.PingTimeout = pingTimeout
+	pool.ShouldPing = func(_ context.Context, p pgxpool.ShouldPingParams) bool { return p.IdleDuration > pingAfterIdle }
+	pool.AfterConnect = useUTC
+	conn := pool.ConnConfig
+	conn.ConnectTimeout = connectTimeout
+	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
+	conn.RuntimeParams["statement_timeout"] = strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
+	for name, value := range settings {
+		conn.RuntimeParams[name] = value
+	}
+	// A caller that goes away costs one query, not the connection.
+	conn.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelGrace}
+	}
+	return pgxpool.NewWithConfig(ctx, pool)
+}
+
+// hideURL keeps a password in a malformed URL out of the error.
+func hideURL(err error) error {
+	var parse *pgconn.ParseConfigError
+	if errors.As(err, &parse) {
+		return errors.New("it is malformed: want postgres://user:password@host:port/database")
+	}
+	return err
+}
+
+// useUTC makes times come back in UTC, as the contract has them.
+func useUTC(_ context.Context, conn *pgx.Conn) error {
+	conn.TypeMap().RegisterType(&pgtype.Type{
+		Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC},
+	})
+	return nil
+}
+
+// Close waits for connections in use, and closes all.
+func (p *Pool) Close() {
+	p.requests.Close()
+	p.batches.Close()
+}
+
+// Ping reports whether PostgreSQL answers.
+func (p *Pool) Ping(ctx context.Context) error {
+	_, err := Read(ctx, p, func(ctx context.Context, db Querier) (int, error) {
+		var one int
+		return one, db.QueryRow(ctx, "SELECT 1").Scan(&one)
+	})
+	return err
+}
+
+// withConn runs fn on a connection for requests, waiting for one in turn.
+func (p *Pool) withConn(ctx context.Context, fn func(conn *pgxpool.Conn) error) error {
+	if err := p.limiter.acquire(ctx); err != nil {
+		return notSent(err)
+	}
+	defer p.limiter.release()
+	return acquire(ctx, p.requests, fn)
+}
+
+// WithBatchConn runs fn on a connection that is kept for batches. Its plans are pinned to index look-ups.
+func (p *Pool) WithBatchConn(ctx context.Context, fn func(ctx context.Context, db Querier) error) error {
+	return acquire(ctx, p.batches, func(conn *pgxpool.Conn) error { return fn(ctx, conn) })
+}
+
+func acquire(ctx context.Context, pool *pgxpool.Pool, fn func(conn *pgxpool.Conn) error) error {
+	conn, err := pool.Acquire(ctx)
+	if err != nil {
+		return notSent(err)
+	}
+	defer conn.Release()
+	return fn(conn)
+}
+
+// OpenForRiver returns a plain pool of as many connections as cfg.Ceiling says, for River alone.
+func OpenForRiver(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
+	return open(ctx, cfg, cfg.Ceiling, nil)
+}

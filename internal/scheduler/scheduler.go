@@ -1,0 +1,59 @@
+// Package scheduler composes the scheduler: it runs the jobs of every capability, and one of the schedulers leads, which
+// is to say that it inserts the periodic ones. Run two.
+package scheduler
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/ai-cherry/morello/internal/cache"
+	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/jobs"
+	"github.com/ai-cherry/morello/internal/process"
+)
+
+const (
+	streamTimeout = 30 * time.Second
+	// poolCeiling: a job works on one connection, batch by batch.
+	poolCeiling = 10
+)
+
+// Config of a scheduler.
+type Config struct {
+	config.Config
+	// OnReady is called once, when the scheduler runs jobs.
+	OnReady func()
+	// Log defaults to slog.Default.
+	Log *slog.Logger
+}
+
+// Run runs jobs until the context ends, and then lets the running ones end and gives up the lead.
+func Run(ctx context.Context, cfg Config) error {
+	return process.Run(ctx, process.Config{
+		Config: cfg.Config, Program: "scheduler", PoolCeiling: poolCeiling, BatchSlots: 1, OnReady: cfg.OnReady, Log: cfg.Log,
+	}, func(ctx context.Context, p *process.Process) (func(context.Context) error, error) {
+		return start(ctx, cfg.Config, p)
+	})
+}
+
+func start(ctx context.Context, cfg config.Config, p *process.Process) (func(context.Context) error, error) {
+	streamCtx, cancel := context.WithTimeout(ctx, streamTimeout)
+	defer cancel()
+	if err := p.Conn.EnsureEventStream(streamCtx); err != nil {
+		return nil, err
+	}
+	client, err := jobs.Start(ctx, jobs.Config{DatabaseURL: cfg.DatabaseURL, Instance: p.Instance, Log: p.Log}, kinds(cfg, p))
+	if err != nil {
+		return nil, err
+	}
+	return client.Stop, nil
+}
+
+// kinds lists every job kind. All schedulers of a deployment must know the same.
+func kinds(cfg config.Config, p *process.Process) *jobs.Set {
+	set := jobs.NewSet(p.Pool, p.Conn, p.Log)
+	jobs.AddPeriodic[cache.Cleanup](set, cache.NewCleanup(cfg.JobEvery["cache_cleanup"]))
+	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
+	return set
+}

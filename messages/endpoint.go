@@ -1,0 +1,98 @@
+package messages
+
+import (
+	"reflect"
+	"strings"
+	"time"
+)
+
+const (
+	// requestPrefix begins the subject of every request; the tenant, the capability and the operation follow.
+	requestPrefix = "morello.v1."
+	// TenantAdmin is the reserved tenant under which the operator's operations are called.
+	TenantAdmin = "_admin"
+	// QueueGroup is the queue group that all workers share: each request reaches one of them.
+	QueueGroup = "morello"
+)
+
+// Endpoint names one operation of the contract and ties its request type to its reply type.
+type Endpoint[Req, Reply any] struct {
+	// Name is "<capability>.<operation>", the last two tokens of the subject.
+	Name string
+	// Doc says in one sentence what the operation does.
+	Doc string
+	// Timeout is the deadline of a request that brings none of its own (HeaderTimeout).
+	Timeout time.Duration
+	// Mutates tells that the operation changes data, so that an Idempotency-Key has a meaning for it and its repetition
+	// may not be free.
+	Mutates bool
+	// Operator restricts the operation to the tenant TenantAdmin.
+	Operator bool
+}
+
+// Info returns the endpoint without its types, the form in which it stands in the table.
+func (e Endpoint[Req, Reply]) Info() EndpointInfo {
+	return EndpointInfo{
+		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Operator: e.Operator,
+		Request: reflect.TypeFor[Req](), Reply: reflect.TypeFor[Reply](),
+	}
+}
+
+// EndpointInfo is one row of the table of endpoints.
+type EndpointInfo struct {
+	Name     string
+	Doc      string
+	Timeout  time.Duration
+	Mutates  bool
+	Operator bool
+	Request  reflect.Type
+	Reply    reflect.Type
+}
+
+// Subject returns the subject on which a tenant calls the endpoint.
+func (e EndpointInfo) Subject(tenant string) string { return requestPrefix + tenant + "." + e.Name }
+
+// WorkerSubject returns the subject that workers subscribe to: the endpoint for every tenant.
+func (e EndpointInfo) WorkerSubject() string { return e.Subject("*") }
+
+// Capability returns the first half of the name.
+func (e EndpointInfo) Capability() string {
+	capability, _, _ := strings.Cut(e.Name, ".")
+	return capability
+}
+
+// Operation returns the second half of the name.
+func (e EndpointInfo) Operation() string {
+	_, operation, _ := strings.Cut(e.Name, ".")
+	return operation
+}
+
+// RequestTenant returns the tenant that a request subject names. It does not judge it: see ValidTenant.
+func RequestTenant(subject string) string {
+	tenant, _, _ := strings.Cut(strings.TrimPrefix(subject, requestPrefix), ".")
+	return tenant
+}
+
+// EndpointByName finds an endpoint in the table.
+func EndpointByName(name string) (EndpointInfo, bool) {
+	for _, endpoint := range Endpoints() {
+		if endpoint.Name == name {
+			return endpoint, true
+		}
+	}
+	return EndpointInfo{}, false
+}
+
+// Endpoints returns the table of all operations, by capability, in the order of the documentation.
+func Endpoints() []EndpointInfo {
+	return []EndpointInfo{
+		CacheGetEndpoint.Info(),
+		CacheSetEndpoint.Info(),
+		CacheGetManyEndpoint.Info(),
+		CacheSetManyEndpoint.Info(),
+		CacheDeleteEndpoint.Info(),
+		CacheDeleteManyEndpoint.Info(),
+		CacheTouchEndpoint.Info(),
+		CacheIncrementEndpoint.Info(),
+	}
+}

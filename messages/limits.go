@@ -1,0 +1,28 @@
+package messages
+
+import "time"
+
+// Limits of the contract. The message of an error repeats the limit that it is about.
+const (
+	MaxKeyBytes        = 512
+	MaxTags            = 32
+	MaxTagBytes        = 128
+	MaxBatchKeys       = 1000
+	MaxCacheValueBytes = 4 << 20
+	// MaxReplyBytes bounds the values of one reply; it leaves room for the rest within the 8 MiB of max_payload.
+	MaxReplyBytes = 7 << 20
+	// MaxNesting bounds how deep objects and arrays of a request may lie in each other.
+	MaxNesting = 512
+	// MaxTTL bounds every time to live: ten years of 365 days.
+	MaxTTL = 10 * 365 * 24 * time.Hour
+	// DefaultTTL of a cache entry whose request names none.
+	DefaultTTL = time.Hour
+	// MaxTimeout is the longest deadline that a worker grants; a longer HeaderTimeout counts as this one.
+	MaxTimeout = 5 * time.Minute
+	// MaxIdempotencyKeyBytes bounds the header Idempotency-Key.
+	MaxIdempotencyKeyBytes = 128
+	// MaxActorBytes bounds the header Morello-Actor.
+	MaxActorBytes = 200
+	// IdempotencyWindow is how long a reply is kept for a repeated Idempotency-Key.
+	IdempotencyWindow = 24 * time.Hour
+)

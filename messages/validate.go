@@ -1,0 +1,72 @@
+package messages
+
+import (
+	"fmt"
+	"strings"
+	"time"
+)
+
+// checkString reports what is wrong with a string that PostgreSQL will hold: bytes within bounds, and no NUL.
+func checkString(field, value string, limit int) error {
+	switch {
+	case value == "":
+		return Invalid(field, "is missing or empty; it must have 1 to %d bytes", limit)
+	case len(value) > limit:
+		return Invalid(field, "has %d bytes; it must have 1 to %d", len(value), limit)
+	case strings.IndexByte(value, 0) >= 0:
+		return Invalid(field, "must not hold the character U+0000")
+	}
+	return nil
+}
+
+func checkKey(field, key string) error { return checkString(field, key, MaxKeyBytes) }
+
+func checkKeys(field string, keys []string) error {
+	if err := checkCount(field, len(keys), MaxBatchKeys); err != nil {
+		return err
+	}
+	for i, key := range keys {
+		if err := checkKey(fmt.Sprintf("%s[%d]", field, i), key); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkTags(field string, tags []string) error {
+	if len(tags) > MaxTags {
+		return Invalid(field, "has %d tags; it may have %d at most", len(tags), MaxTags)
+	}
+	for i, tag := range tags {
+		if err := checkString(fmt.Sprintf("%s[%d]", field, i), tag, MaxTagBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func checkCount(field string, n, limit int) error {
+	if n < 1 || n > limit {
+		return Invalid(field, "has %d elements; it must have 1 to %d", n, limit)
+	}
+	return nil
+}
+
+func checkTTL(field string, seconds *float64) error {
+	if seconds == nil {
+		return nil
+	}
+	if !(*seconds > 0) || *seconds > MaxTTL.Seconds() {
+		return Invalid(field, "must be more than 0 and at most %.0f (10 years)", MaxTTL.Seconds())
+	}
+	return nil
+}
+
+// TTL returns the time to live that a request names in seconds, or the default. Less than PostgreSQL's resolution of
+// one microsecond counts as one.
+func TTL(seconds *float64, otherwise time.Duration) time.Duration {
+	if seconds == nil {
+		return otherwise
+	}
+	return max(time.Microsecond, time.Duration(*seconds*float64(time.Second)))
+}
