@@ -82,7 +82,11 @@ func (c *Conn) options(cfg ConnConfig) []nats.Option {
 			}
 			c.log.Warn("NATS reported an error", "error", err, "subject", subject)
 		}),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.log.Warn("disconnected from NATS", "error", err) }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // none: we are closing it
+				c.log.Warn("disconnected from NATS", "error", err)
+			}
+		}),
 		nats.ReconnectHandler(func(*nats.Conn) { c.log.Info("reconnected to NATS") }),
 		nats.ClosedHandler(func(*nats.Conn) { close(c.closed) }),
 	}
