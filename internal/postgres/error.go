@@ -32,11 +32,11 @@ func mapError(ctx context.Context, err error, readOnly bool) error {
 		return err
 	case ctx.Err() != nil:
 		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "the time that the caller gave ran out", Cause: err}
-	case errors.As(err, &early), pgconn.SafeToRetry(err):
+	case errors.As(err, &early), sentNothing(err):
 		return unavailable("PostgreSQL cannot be reached", messages.OutcomeNotApplied, err)
 	case errors.As(err, &server) && server.Severity != "FATAL":
 		return serverError(server)
-	case server != nil, isConnectionError(err):
+	case server != nil, isConnectionError(err), isClosed(err):
 		outcome := messages.OutcomeUnknown // a session that dies in COMMIT may have committed
 		if readOnly {
 			outcome = messages.OutcomeNotApplied
@@ -45,6 +45,20 @@ func mapError(ctx context.Context, err error, readOnly bool) error {
 	default:
 		return err
 	}
+}
+
+// sentNothing reports whether pgx failed before it sent anything. It says the same of a connection that it finds closed,
+// but that is also how pgx 5.12 reports one that broke while it waited for the answer: pgconn's MultiResultReader peeks,
+// drops the error, and then finds the connection closed.
+func sentNothing(err error) bool { return pgconn.SafeToRetry(err) && !isClosed(err) }
+
+func isClosed(err error) bool {
+	for ; err != nil; err = errors.Unwrap(err) {
+		if err.Error() == "conn closed" {
+			return true
+		}
+	}
+	return false
 }
 
 // isConnectionError reports whether the connection failed, as opposed to our use of it.

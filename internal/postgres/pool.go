@@ -95,7 +95,32 @@ var batchSettings = map[string]string{
 	"jit":              "off",
 }
 
+// open opens a pool whose connections outlive a caller that goes away: its query is cancelled, and costs no more.
 func open(ctx context.Context, cfg Config, size int, settings map[string]string) (*pgxpool.Pool, error) {
+	pool, err := poolConfig(cfg, size)
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range settings {
+		pool.ConnConfig.RuntimeParams[name] = value
+	}
+	pool.ConnConfig.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelGrace}
+	}
+	return pgxpool.NewWithConfig(ctx, pool)
+}
+
+// OpenForRiver returns a plain pool of as many connections as cfg.Ceiling says, for River alone. River interrupts its own
+// waiting for notifications, which a request to cancel does not end: it needs the library's own way of cancelling.
+func OpenForRiver(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
+	pool, err := poolConfig(cfg, cfg.Ceiling)
+	if err != nil {
+		return nil, err
+	}
+	return pgxpool.NewWithConfig(ctx, pool)
+}
+
+func poolConfig(cfg Config, size int) (*pgxpool.Config, error) {
 	pool, err := pgxpool.ParseConfig(cfg.URL)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", hideURL(err))
@@ -111,14 +136,7 @@ func open(ctx context.Context, cfg Config, size int, settings map[string]string)
 	conn.ConnectTimeout = connectTimeout
 	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
 	conn.RuntimeParams["statement_timeout"] = strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
-	for name, value := range settings {
-		conn.RuntimeParams[name] = value
-	}
-	// A caller that goes away costs one query, not the connection.
-	conn.BuildContextWatcherHandler = func(c *pgconn.PgConn) ctxwatch.Handler {
-		return &pgconn.CancelRequestContextWatcherHandler{Conn: c, CancelRequestDelay: cancelDelay, DeadlineDelay: cancelGrace}
-	}
-	return pgxpool.NewWithConfig(ctx, pool)
+	return pool, nil
 }
 
 // hideURL keeps a password in a malformed URL out of the error.
@@ -174,9 +192,4 @@ func acquire(ctx context.Context, pool *pgxpool.Pool, fn func(conn *pgxpool.Conn
 	}
 	defer conn.Release()
 	return fn(conn)
-}
-
-// OpenForRiver returns a plain pool of as many connections as cfg.Ceiling says, for River alone.
-func OpenForRiver(ctx context.Context, cfg Config) (*pgxpool.Pool, error) {
-	return open(ctx, cfg, cfg.Ceiling, nil)
 }

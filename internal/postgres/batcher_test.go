@@ -1,0 +1,253 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+const (
+	waitFor = 10 * time.Second
+	tick    = time.Millisecond
+)
+
+// TestBatcherModel runs random crowds of callers through a batcher: some go away, some items panic, some are refused as
+// PostgreSQL refuses data, some batches fail as a whole, and the batcher is closed in the middle. Each caller must get
+// the answer of its own item, or an error that is its own; no item may run after its caller was told that it did not.
+func TestBatcherModel(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		cfg := BatcherConfig[item]{
+			MaxItems: rapid.IntRange(1, 8).Draw(t, "items"), MaxBytes: rapid.IntRange(1, 40).Draw(t, "bytes"),
+			Slots: rapid.IntRange(1, 2).Draw(t, "slots"), Bytes: func(i item) int { return i.bytes },
+		}
+		crowd := rapid.SliceOfN(rapid.Custom(drawItem), 1, 40).Draw(t, "crowd")
+		closeAfter := rapid.IntRange(0, 2*len(crowd)).Draw(t, "close after")
+		run := &recordingRun{cfg: cfg}
+		b := NewBatcher(cfg, run.run)
+		var callers sync.WaitGroup
+		var started atomic.Int64
+		for n, in := range crowd {
+			in.n = n
+			callers.Go(func() {
+				ctx, cancel := context.WithCancel(context.Background())
+				defer cancel()
+				if in.kind == cancelled {
+					cancel()
+				}
+				if int(started.Add(1)) == closeAfter {
+					b.Close()
+				}
+				out, err := b.Do(ctx, in)
+				check(t, in, out, err, run)
+			})
+		}
+		callers.Wait()
+		b.Close()
+		if problem := run.problem.Load(); problem != nil {
+			t.Fatal(*problem)
+		}
+		if _, err := b.Do(context.Background(), item{}); AsCode(err) != messages.CodeUnavailable {
+			t.Fatalf("a closed batcher answered %v", err)
+		}
+	})
+}
+
+type kind int
+
+const (
+	good kind = iota
+	cancelled
+	panics
+	refused
+	failsAlone
+	breaks // the connection, and with it the whole batch
+)
+
+type item struct {
+	n, bytes int
+	kind     kind
+}
+
+func drawItem(t *rapid.T) item {
+	kinds := []kind{good, good, good, good, cancelled, panics, refused, failsAlone, breaks}
+	return item{bytes: rapid.IntRange(0, 50).Draw(t, "size"), kind: rapid.SampledFrom(kinds).Draw(t, "kind")}
+}
+
+var errAlone, errBroken = errors.New("this item fails alone"), errors.New("connection lost")
+
+// recordingRun answers good items with their number, and notes what must not be.
+type recordingRun struct {
+	cfg     BatcherConfig[item]
+	ran     sync.Map
+	running atomic.Int64
+	problem atomic.Pointer[string]
+}
+
+func (r *recordingRun) run(_ context.Context, items []item, results []Result[int]) error {
+	defer r.running.Add(-1)
+	if n := r.running.Add(1); n > int64(r.cfg.Slots) {
+		r.note("%d batches at once", n)
+	}
+	bytes := 0
+	for _, i := range items {
+		bytes += i.bytes
+	}
+	if len(items) > r.cfg.MaxItems || len(items) > 1 && bytes > r.cfg.MaxBytes {
+		r.note("a batch of %d items and %d bytes", len(items), bytes)
+	}
+	for _, i := range items { // as a statement does: nothing is applied when one item is at fault
+		switch i.kind {
+		case panics:
+			panic("this item panics")
+		case refused:
+			return fmt.Errorf("statement: %w", &pgconn.PgError{Code: "22P02"})
+		case breaks:
+			return errBroken
+		}
+	}
+	for n, i := range items {
+		if _, twice := r.ran.LoadOrStore(i.n, true); twice {
+			r.note("item %d ran twice", i.n)
+		}
+		results[n].Value = i.n
+		if i.kind == failsAlone {
+			results[n].Err = errAlone
+		}
+	}
+	return nil
+}
+
+func (r *recordingRun) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	r.problem.Store(&text)
+}
+
+func check(t *rapid.T, in item, out int, err error, run *recordingRun) {
+	closed := AsCode(err) == messages.CodeUnavailable
+	_, ran := run.ran.Load(in.n)
+	var server *pgconn.PgError
+	switch {
+	case closed:
+		if ran {
+			t.Errorf("item %d ran although it was refused", in.n)
+		}
+	case errors.Is(err, errBroken): // a companion broke the connection
+	case in.kind == good:
+		if err != nil || out != in.n || !ran {
+			t.Errorf("item %d got %d, %v", in.n, out, err)
+		}
+	case in.kind == cancelled:
+		if err == nil && out != in.n || err != nil && AsCode(err) != messages.CodeDeadlineExceeded {
+			t.Errorf("cancelled item %d got %d, %v", in.n, out, err)
+		}
+	case in.kind == panics:
+		if !errors.As(err, new(panicError)) {
+			t.Errorf("panicking item %d got %v", in.n, err)
+		}
+	case in.kind == refused:
+		if !errors.As(err, &server) {
+			t.Errorf("refused item %d got %v", in.n, err)
+		}
+	case in.kind == failsAlone:
+		if !errors.Is(err, errAlone) {
+			t.Errorf("failing item %d got %v", in.n, err)
+		}
+	case in.kind == breaks:
+		t.Errorf("item %d, which breaks the connection, got %v", in.n, err)
+	}
+}
+
+// AsCode returns the code of an error of the contract; empty for none.
+func AsCode(err error) messages.Code {
+	var known *messages.Error
+	if errors.As(err, &known) {
+		return known.Code
+	}
+	return ""
+}
+
+func TestBatcherGathersWhileBusy(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	sizes := make(chan int, 10)
+	b := NewBatcher(BatcherConfig[int]{}, func(_ context.Context, items []int, _ []Result[int]) error {
+		sizes <- len(items)
+		<-release
+		return nil
+	})
+	var callers sync.WaitGroup
+	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+	require.Equal(t, 1, <-sizes) // a lone caller waits for nobody
+	for range 50 {
+		callers.Go(func() { _, _ = b.Do(context.Background(), 1) })
+	}
+	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == 50 }, waitFor, tick)
+	release <- struct{}{}
+	require.Equal(t, 50, <-sizes) // all that gathered
+	release <- struct{}{}
+	callers.Wait()
+	b.Close()
+}
+
+func TestBatcherBoundsWhatWaits(t *testing.T) {
+	t.Parallel()
+	release, entered := make(chan struct{}), make(chan struct{}, 1)
+	b := NewBatcher(BatcherConfig[int]{MaxWaiting: 2}, func(context.Context, []int, []Result[int]) error {
+		entered <- struct{}{}
+		<-release
+		return nil
+	})
+	var callers sync.WaitGroup
+	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+	<-entered
+	for range 2 {
+		callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+	}
+	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == 2 }, waitFor, tick)
+	_, err := b.Do(context.Background(), 0)
+	require.Equal(t, messages.CodeOverloaded, AsCode(err))
+	close(release)
+	callers.Wait()
+	b.Close()
+}
+
+func TestBatcherTimeout(t *testing.T) {
+	t.Parallel()
+	b := NewBatcher(BatcherConfig[int]{Timeout: 20 * time.Millisecond}, func(ctx context.Context, _ []int, _ []Result[int]) error {
+		<-ctx.Done()
+		return ctx.Err()
+	})
+	_, err := b.Do(context.Background(), 0)
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	b.Close()
+}
+
+func BenchmarkBatcher(b *testing.B) {
+	batcher := NewBatcher(BatcherConfig[int]{}, func(_ context.Context, items []int, results []Result[int]) error {
+		for i := range items {
+			results[i].Value = items[i]
+		}
+		return nil
+	})
+	b.ReportAllocs()
+	b.SetParallelism(128)
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			if _, err := batcher.Do(context.Background(), 1); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	batcher.Close()
+}
