@@ -21,6 +21,8 @@ type binaries struct {
 	dir     string // symbolic links resolved: the libraries lie beside it
 	version string
 	major   int
+
+	hasStatStatements bool // whether it can load pg_stat_statements
 }
 
 // findBinaries returns what cfg.BinDir names, else the first suitable installation, else a downloaded one.
@@ -89,21 +91,26 @@ func inspectBinaries(ctx context.Context, dir string, user account) (binaries, e
 	if _, err := fmt.Sscanf(bin.version, "%d", &bin.major); err != nil || bin.major < minMajor {
 		return binaries{}, fmt.Errorf("devstack: %s is PostgreSQL %s, %d or newer is needed", server, bin.version, minMajor)
 	}
+	bin.hasStatStatements = bin.findStatStatements(ctx, user)
 	return bin, nil
 }
 
 func (b binaries) path(program string) string { return filepath.Join(b.dir, program) }
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to its end, as the account, and returns what it printed.
 func (b binaries) run(ctx context.Context, user account, dir, program string, args ...string) ([]byte, error) {
-	return user.command(ctx, dir, b.path(program), args...).CombinedOutput()
+	out, err := user.command(ctx, dir, b.path(program), args...).CombinedOutput()
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return out, err
 }
 
-// hasStatStatements reports whether the server can load pg_stat_statements: naming a library that is not there would keep
-// it from starting. Where the libraries lie depends on the packager.
-func (b binaries) hasStatStatements() bool {
+// findStatStatements looks for the library of pg_stat_statements, whose place depends on the packager: a server that is
+// told to load one that is not there does not start.
+func (b binaries) findStatStatements(ctx context.Context, user account) bool {
 	dirs := []string{filepath.Join(b.dir, "../lib"), filepath.Join(b.dir, "../lib/postgresql")}
-	if out, err := exec.Command(b.path("pg_config"), "--pkglibdir").Output(); err == nil {
+	if out, err := b.run(ctx, user, "/", "pg_config", "--pkglibdir"); err == nil {
 		dirs = append(dirs, strings.TrimSpace(string(out)))
 	}
 	for _, dir := range dirs {

@@ -58,6 +58,8 @@ func createCluster(ctx context.Context, dataDir string, bin binaries, user accou
 }
 
 func initdb(ctx context.Context, dir string, bin binaries, user account) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, initdbTimeout, fmt.Errorf("initdb timeout (%s) exceeded", initdbTimeout))
+	defer cancel()
 	args := []string{"-D", dir, "--auth=trust", "--username=" + superuser, "--encoding=UTF8", "--no-sync"}
 	out, err := bin.run(ctx, user, dir, "initdb", append(args, "--locale=C.UTF-8")...)
 	if err != nil && bytes.Contains(out, []byte("invalid locale name")) { // musl and older systems lack C.UTF-8

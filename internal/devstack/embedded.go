@@ -87,9 +87,6 @@ func fetch(ctx context.Context, cacheDir, installed, repositoryURL string, user 
 	if err := errors.Join(err, stopThrowAway(ctx, work)); err != nil {
 		return err
 	}
-	if err := os.Chmod(filepath.Join(work, "binaries"), 0o755); err != nil {
-		return err
-	}
 	return os.Rename(filepath.Join(work, "binaries"), installed)
 }
 

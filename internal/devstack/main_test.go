@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
@@ -84,4 +85,12 @@ func query[T any](t *testing.T, url, statement string) T {
 	require.NoError(t, conn.QueryRow(t.Context(), statement).Scan(&value))
 	require.NoError(t, conn.Close(t.Context()))
 	return value
+}
+
+// eventually waits for what nothing announces.
+func eventually(t *testing.T, holds func() bool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	require.NoError(t, devstack.Poll(ctx, holds))
 }

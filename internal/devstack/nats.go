@@ -45,6 +45,9 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
+	if _, err := reservePort(cfg.Port); err != nil {
+		return nil, err
+	}
 	n := &NATS{}
 	if options.StoreDir == "" {
 		if options.StoreDir, err = os.MkdirTemp("", "morello-nats-"); err != nil {

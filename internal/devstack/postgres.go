@@ -25,9 +25,10 @@ import (
 const (
 	superuser = "morello"
 
-	startTimeout = 30 * time.Second
-	quitTimeout  = 10 * time.Second // an immediate shutdown has nothing to write, so that this is generous
-	pollInterval = 10 * time.Millisecond
+	initdbTimeout = 2 * time.Minute
+	startTimeout  = 30 * time.Second
+	quitTimeout   = 10 * time.Second // an immediate shutdown has nothing to write, so that this is generous
+	pollInterval  = 10 * time.Millisecond
 )
 
 // PostgresConfig says where and how a server runs. Only DataDir is required.
@@ -186,7 +187,7 @@ func (p *Postgres) arguments(port int) []string {
 		"logging_collector":       "off",
 		"log_destination":         "stderr",
 	}
-	if p.bin.hasStatStatements() {
+	if p.bin.hasStatStatements {
 		settings["shared_preload_libraries"] = "pg_stat_statements"
 	}
 	maps.Copy(settings, p.cfg.Settings)
@@ -283,8 +284,11 @@ func (p *Postgres) Kill() error {
 // reservePort returns a port of 127.0.0.1 that nobody listens on: the wanted one, or any if that is 0.
 func reservePort(wanted int) (int, error) {
 	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(wanted)))
-	if err != nil {
+	if errors.Is(err, syscall.EADDRINUSE) {
 		return 0, fmt.Errorf("devstack: port %d of 127.0.0.1 is taken: %w", wanted, err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("devstack: %w", err)
 	}
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().(*net.TCPAddr).Port, nil

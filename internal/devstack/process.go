@@ -79,7 +79,10 @@ func (p *process) killTree() error {
 		return err
 	}
 	children := childrenOf(p.pid())
-	for _, pid := range append([]int{p.pid()}, children...) {
+	if err := p.signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	for _, pid := range children {
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("process %d: %w", pid, err)
 		}

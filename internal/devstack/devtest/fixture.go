@@ -74,7 +74,17 @@ func (f *fixture) newServer() (server *devstack.Postgres, remove func() error, e
 	if server, err = f.start(dataDir); err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dataDir))
 	}
-	return server, func() error { return errors.Join(stop(server), os.RemoveAll(dataDir)) }, nil
+	return server, func() error { return errors.Join(reclaim(server), stop(server), os.RemoveAll(dataDir)) }, nil
+}
+
+// reclaim starts a server that the test left killed, which is how its shared memory is freed.
+func reclaim(server *devstack.Postgres) error {
+	if server.PID() != 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	return server.Restart(ctx)
 }
 
 func (f *fixture) makeModel() (string, error) {
@@ -129,6 +139,8 @@ func (f *fixture) start(dataDir string) (*devstack.Postgres, error) {
 			"full_page_writes":   "off",
 			"synchronous_commit": "on",
 			"max_connections":    "300",
+			// In the data directory instead of /dev/shm, where a killed server would leave it.
+			"dynamic_shared_memory_type": "mmap",
 		},
 	})
 }

@@ -1,9 +1,12 @@
 package devtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/ai-cherry/morello/internal/devstack"
@@ -11,6 +14,7 @@ import (
 
 const (
 	folderPrefix  = "morello-test-"
+	freshPrefix   = "morello-new-"
 	minFreeMemory = 1 << 30 // bytes that /dev/shm must have free to be used
 )
 
@@ -30,7 +34,7 @@ func newFolder() (*folder, error) {
 	removeAbandoned(base)
 
 	// The folder gets the name that removeAbandoned looks for only once it is locked.
-	fresh, err := os.MkdirTemp(base, "morello-new-")
+	fresh, err := os.MkdirTemp(base, freshPrefix)
 	if err != nil {
 		return nil, fmt.Errorf("test folder: %w", err)
 	}
@@ -38,7 +42,7 @@ func newFolder() (*folder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("test folder: %w", err)
 	}
-	f := &folder{dir: filepath.Join(base, folderPrefix+filepath.Base(fresh)), unlock: unlock}
+	f := &folder{dir: filepath.Join(base, folderPrefix+strings.TrimPrefix(filepath.Base(fresh), freshPrefix)), unlock: unlock}
 	if err := os.Chmod(fresh, 0o711); err != nil {
 		return nil, fmt.Errorf("test folder: %w", err)
 	}
@@ -78,7 +82,27 @@ func removeAbandoned(base string) {
 		if err != nil {
 			continue
 		}
-		_ = os.RemoveAll(dir)
+		if !serving(dir) {
+			_ = os.RemoveAll(dir)
+		}
 		unlock()
 	}
+}
+
+// serving reports whether a server still runs in a folder: one that outlived its process by the time it takes to stop would
+// crash if its files went, and leave its shared memory behind.
+func serving(dir string) bool {
+	locks, _ := filepath.Glob(filepath.Join(dir, "*", "postmaster.pid")) // the pattern is well-formed
+	for _, lock := range locks {
+		content, err := os.ReadFile(lock)
+		if err != nil {
+			continue
+		}
+		line, _, _ := strings.Cut(string(content), "\n")
+		pid, err := strconv.Atoi(line)
+		if err == nil && pid > 0 && !errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+			return true
+		}
+	}
+	return false
 }

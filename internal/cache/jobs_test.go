@@ -1,0 +1,84 @@
+package cache_test
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ai-cherry/morello/internal/cache"
+	"github.com/ai-cherry/morello/internal/jobs"
+	"github.com/ai-cherry/morello/messages"
+)
+
+// cleanup runs the job to its end and returns what it did and in how many batches.
+func (f fixture) cleanup(t *testing.T) (jobs.Counts, int) {
+	t.Helper()
+	step := cache.NewCleanup(0).NewRun()
+	total, batches := jobs.Counts{}, 0
+	for more := true; more; batches++ {
+		tx, err := f.db.Begin(t.Context())
+		require.NoError(t, err)
+		var did jobs.Counts
+		did, more, err = step(t.Context(), tx)
+		require.NoError(t, err)
+		require.NoError(t, tx.Commit(t.Context()))
+		for name, n := range did {
+			total[name] += n
+		}
+	}
+	return total, batches
+}
+
+func TestCleanup(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	for i := range 2500 {
+		_, err := f.db.Exec(t.Context(), `
+			INSERT INTO morello.cache_entry (tenant, key, value, version, ttl, expires_at, sweep_after, created_at, tags)
+			VALUES ($1, $2, '1', 1, '1 second', now() - interval '301 seconds', now() - interval '1 second', now(), '{t}')`,
+			fmt.Sprint("tenant-", i%3), fmt.Sprint(i))
+		require.NoError(t, err)
+	}
+	_, err := f.db.Exec(t.Context(), `INSERT INTO morello.cache_tag SELECT tenant, 't', key FROM morello.cache_entry`)
+	require.NoError(t, err)
+	f.set(t, messages.CacheSet{Key: "live", Tags: []string{"t"}})
+	f.set(t, messages.CacheSet{Key: "forever", NoExpiry: true})
+	f.set(t, messages.CacheSet{Key: "stale"})
+	f.expire(t, "stale", "299 seconds") // kept for those who take a stale value
+
+	did, batches := f.cleanup(t)
+	require.Equal(t, jobs.Counts{"removed": 2500}, did)
+	require.Equal(t, 3, batches)
+	require.Equal(t, []string{"t live"}, f.tags(t))
+	var left int
+	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_entry`).Scan(&left))
+	require.Equal(t, 3, left)
+	did, _ = f.cleanup(t)
+	require.Equal(t, jobs.Counts{"removed": 0}, did)
+}
+
+// TestCleanupRearms: an entry that was renewed is looked at again only when it can have expired.
+func TestCleanupRearms(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.set(t, messages.CacheSet{Key: "k", TTLSeconds: ptr(1000.0)})
+	f.expire(t, "k", "-1 second") // about to expire, and to be swept
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_entry SET sweep_after = now()`)
+	require.NoError(t, err)
+	_, err = f.Touch(t.Context(), tenant, messages.CacheTouch{Key: "k"})
+	require.NoError(t, err)
+	due := func() (due bool, armed bool) {
+		require.NoError(t, f.db.QueryRow(t.Context(), `
+			SELECT sweep_after <= now(), sweep_after = expires_at + interval '300 seconds' FROM morello.cache_entry`).Scan(&due, &armed))
+		return due, armed
+	}
+	isDue, _ := due()
+	require.True(t, isDue) // a touch does not move it forward: that would end HOT updates
+	did, _ := f.cleanup(t)
+	require.Equal(t, jobs.Counts{"removed": 0}, did)
+	isDue, armed := due()
+	require.False(t, isDue)
+	require.True(t, armed)
+	require.True(t, f.get(t, "k").Found)
+}
