@@ -241,22 +241,45 @@ var b = bus.Bind(messages.BEndpoint, nil)
 		"messages.AEndpoint: its Name is not written as a string",
 	}},
 
-	{rule: "goldens", name: "kept", tree: endpointTree + `
+	{rule: "goldens", name: "kept", tree: endpointTree + eventTree + `
 -- messages/testdata/cache.get.request.json --
 {}
 -- messages/testdata/cache.get.reply.json --
 {}
+-- messages/testdata/cache.get.reply.missed.json --
+{}
 -- messages/testdata/cache.cleanup.event.json --
 {}
+-- messages/testdata/error.json --
+{}
+-- messages/testdata/error.internal.json --
+{}
+-- messages/testdata/fuzz/FuzzDecode/1.json --
+{}
+-- messages/testdata/README.md --
 `},
-	{rule: "goldens", name: "missing and left over", tree: endpointTree + `
+	{rule: "goldens", name: "missing and left over", tree: endpointTree + eventTree + `
 -- messages/testdata/cache.get.request.json --
 {}
 -- messages/testdata/cache.fetch.reply.json --
 {}
+-- messages/testdata/cache.get.json --
+{}
+-- messages/testdata/cache.get.request.a.b.json --
+{}
+-- messages/testdata/cache.get.event.json --
+{}
+-- messages/testdata/errors.json --
+{}
 `, faults: []string{
+		"messages/testdata/cache.cleanup.event.json: missing",
 		"messages/testdata/cache.get.reply.json: missing",
-		"messages/testdata/cache.fetch.reply.json: belongs to no endpoint",
+		"messages/testdata/error.json: missing",
+		"messages/testdata/cache.fetch.reply.json: belongs to no message",
+		"messages/testdata/cache.get.event.json: belongs to no message",
+		"messages/testdata/cache.get.json: belongs to no message",
+		"messages/testdata/cache.get.request.a.b.json: belongs to no message",
+		"messages/testdata/errors.json: belongs to no message",
 	}},
 
 	{rule: "leftovers", name: "kept", tree: `
@@ -382,5 +405,14 @@ func (s *Service) Endpoints() []bus.Binding {
 	return []bus.Binding{
 		bus.Bind(messages.CacheGetEndpoint, s.Get),
 	}
+}
+`
+
+const eventTree = `
+-- messages/event.go --
+package messages
+
+var CacheCleanupEvent = Event[Report]{
+	Name: "cache.cleanup", Kept: true,
 }
 `

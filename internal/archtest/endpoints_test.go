@@ -31,35 +31,52 @@ func checkEndpoints(t *tree) []string {
 	return faults
 }
 
-// checkGoldens: the request and the reply of every endpoint have a golden file, and every such file has its endpoint.
+// checkGoldens: the request and the reply of every endpoint, the body of every event and the error reply have a golden
+// file, <name>.json; fields that exclude each other stand in further ones, <name>.<variant>.json. No other file is there.
 func checkGoldens(t *tree) []string {
 	const folder = "messages/testdata/"
 	var faults []string
 	wanted := map[string]bool{}
-	endpoints := declaredEndpoints(t)
-	for _, name := range slices.Sorted(maps.Values(endpoints)) {
-		for _, kind := range []string{"request", "reply"} {
-			file := folder + name + "." + kind + ".json"
-			wanted[file] = true
-			if _, ok := t.content[file]; !ok && name != "" {
-				faults = append(faults, file+": missing: every request and reply has a golden file")
-			}
+	for _, name := range goldenNames(t) {
+		wanted[name] = true
+		if _, ok := t.content[folder+name+".json"]; !ok {
+			faults = append(faults, folder+name+".json: missing: every message has a golden file")
 		}
 	}
 	for _, file := range slices.Sorted(maps.Keys(t.content)) {
-		golden := strings.HasSuffix(file, ".request.json") || strings.HasSuffix(file, ".reply.json")
-		if golden && path.Dir(file)+"/" == folder && !wanted[file] {
-			faults = append(faults, file+": belongs to no endpoint")
+		name, isGolden := strings.CutSuffix(strings.TrimPrefix(file, folder), ".json")
+		if path.Dir(file)+"/" == folder && isGolden && !wanted[name] && !wanted[strings.TrimSuffix(name, path.Ext(name))] {
+			faults = append(faults, file+": belongs to no message")
 		}
 	}
 	return faults
 }
 
+// goldenNames returns the names of all messages, sorted.
+func goldenNames(t *tree) []string {
+	names := []string{"error"}
+	for _, endpoint := range declaredEndpoints(t) {
+		if endpoint != "" {
+			names = append(names, endpoint+".request", endpoint+".reply")
+		}
+	}
+	for _, event := range declared(t, "Event") {
+		if event != "" {
+			names = append(names, event+".event")
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // declaredEndpoints returns the package-level variables <Something>Endpoint of messages, each with its Name.
-func declaredEndpoints(t *tree) map[string]string {
+func declaredEndpoints(t *tree) map[string]string { return declared(t, "Endpoint") }
+
+// declared returns the package-level variables of messages with a suffix, each with its Name.
+func declared(t *tree, suffix string) map[string]string {
 	result := map[string]string{}
 	for name, value := range packageVars(t.find("messages")) {
-		if strings.HasSuffix(name, "Endpoint") {
+		if strings.HasSuffix(name, suffix) {
 			result[name] = nameField(value)
 		}
 	}
