@@ -4,7 +4,8 @@
 // # What happens to a request, and why in this order
 //
 //  1. Reply subject. NATS lets a caller name any subject for the reply, and does not ask whether the caller may publish
-//     there; a worker would then publish in its place. Anything but an inbox is dropped before a byte is looked at.
+//     there; a worker would then publish in its place. Anything but an inbox, and the inbox of another tenant, is
+//     dropped before a byte is looked at.
 //  2. Tenant and scope, from the subject alone: garbage must not reach the accounts that are kept by tenant.
 //  3. Headers: deadline, idempotency key, actor, trace. The deadline counts from here.
 //  4. Admission, without waiting: over the worker's bound it is overloaded, over the tenant's share quota_exceeded. These

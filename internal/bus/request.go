@@ -28,12 +28,12 @@ type request struct {
 // receive takes steps 1 to 4. It runs on the subscription's goroutine and must not wait.
 func (e *endpoint) receive(msg *nats.Msg) {
 	s := e.server
-	if !mayReplyTo(msg.Reply) {
+	r := &request{endpoint: e, msg: msg, arrived: time.Now(), tenant: messages.RequestTenant(msg.Subject)}
+	if !mayReplyTo(msg.Reply) || isInboxOfOther(msg.Reply, r.tenant) {
 		s.dropped.replySubject.Add(1)
-		s.log.Debug("dropped a request whose reply subject is no inbox", "subject", msg.Subject)
+		s.log.Debug("dropped a request whose reply subject is no inbox of the caller", "subject", limited(msg.Subject, 100))
 		return
 	}
-	r := &request{endpoint: e, msg: msg, arrived: time.Now(), tenant: messages.RequestTenant(msg.Subject)}
 	if err := e.Endpoint.CheckScope(r.tenant); err != nil {
 		r.fail(err)
 		return

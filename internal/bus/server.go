@@ -173,6 +173,16 @@ func mayReplyTo(subject string) bool {
 	return strings.HasPrefix(subject, "_INBOX.") || strings.HasPrefix(subject, "_R_.")
 }
 
+// nuidLength is the length of the random token that follows _INBOX. where no prefix was chosen.
+const nuidLength = 22
+
+// isInboxOfOther reports whether the reply subject is the inbox of another tenant, to whom a caller could so have a
+// worker send what looks like a reply. A token that may be random is given the benefit of the doubt.
+func isInboxOfOther(subject, tenant string) bool {
+	owner, _, _ := strings.Cut(strings.TrimPrefix(subject, "_INBOX."), ".")
+	return owner != tenant && len(owner) != nuidLength && messages.ValidTenant(owner)
+}
+
 // admission bounds the requests at work, in all and by tenant. It never waits.
 type admission struct {
 	max, maxPerTenant int64

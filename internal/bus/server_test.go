@@ -138,6 +138,7 @@ func TestRequestsWithoutAnInboxAreDropped(t *testing.T) {
 			require.NoError(t, nc.PublishMsg(&nats.Msg{Subject: subject, Reply: reply, Data: []byte(`{"key":"forged"}`)}))
 		}
 	}
+	require.NoError(t, nc.PublishRequest("morello.v1.acme.cache.get", "_INBOX.other.guessed.1", []byte(`{"key":"forged"}`)))
 	require.NoError(t, nc.Flush())
 	_, err = bus.Call(t.Context(), conn, messages.CacheGetEndpoint, "acme", messages.CacheGet{Key: "honest"})
 	require.NoError(t, err)
@@ -145,7 +146,7 @@ func TestRequestsWithoutAnInboxAreDropped(t *testing.T) {
 	require.Empty(t, called)
 	require.Eventually(t, func() bool {
 		dropped, _, _ := server.Dropped()
-		return dropped == 15
+		return dropped == 16
 	}, 5*time.Second, 5*time.Millisecond)
 	require.NoError(t, nc.Flush())
 	require.Empty(t, forged)
