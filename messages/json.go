@@ -36,13 +36,14 @@ var encodeOptions = json.JoinOptions(
 // wrong types, lone surrogates in a member name, nesting over MaxNesting and trailing bytes are invalid, and the
 // error names the field.
 func Decode(body []byte, request any) error {
-	if len(bytes.TrimSpace(body)) == 0 {
-		body = []byte("{}")
+	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	if len(trimmed) == 0 {
+		body, trimmed = []byte("{}"), []byte("{}")
 	}
 	if err := checkText(body); err != nil {
 		return err
 	}
-	if trimmed := bytes.TrimLeft(body, " \t\r\n"); trimmed[0] != '{' {
+	if trimmed[0] != '{' {
 		return Invalid("", "the body must be one JSON object")
 	}
 	options := decodeOptions
@@ -232,7 +233,7 @@ func typeName(t reflect.Type) string {
 	case reflect.Int, reflect.Int64:
 		return "a whole number within 64 bits"
 	case reflect.Float64:
-		return "a number"
+		return "a number of at most ±1.8e308"
 	case reflect.Slice:
 		return "an array"
 	default:

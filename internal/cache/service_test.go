@@ -137,7 +137,8 @@ func TestTagsFollowTheEntry(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, f.tags(t))
 	_, err = f.SetMany(t.Context(), tenant, messages.CacheSetMany{Tags: []string{"all"}, Entries: []messages.CacheSetEntry{
-		{Key: "k", Value: []byte("1")}, {Key: "l", Value: []byte("1"), Tags: []string{"own"}},
+		{Key: "k", Value: []byte("1")},
+		{Key: "l", Value: []byte("1"), Tags: []string{"own"}},
 		{Key: "m", Value: []byte("1"), Tags: []string{}},
 	}})
 	require.NoError(t, err)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -21,11 +22,12 @@ const Version = "0.1.0"
 
 const prefix = "MORELLO_"
 
-// Config holds every setting. The tag doc says what a setting means; secret ones are never printed.
+// Config holds every setting. The tag doc says what a setting means. Of those with the tag secret nothing is printed, or,
+// if it is "url", what of a URL is no secret.
 type Config struct {
-	DatabaseURL        string `env:"DATABASE_URL" secret:"true" doc:"PostgreSQL, as postgres://user:password@host:port/database"`
-	MigrateDatabaseURL string `env:"MIGRATE_DATABASE_URL" secret:"true" doc:"PostgreSQL for migrations, as a user who may create tables; the same when absent"`
-	NATSURL            string `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" secret:"true" doc:"NATS servers, separated by commas"`
+	DatabaseURL        string `env:"DATABASE_URL" secret:"url" doc:"PostgreSQL, as postgres://user:password@host:port/database"`
+	MigrateDatabaseURL string `env:"MIGRATE_DATABASE_URL" secret:"url" doc:"PostgreSQL for migrations, as a user who may create tables; the same when absent"`
+	NATSURL            string `env:"NATS_URL" envDefault:"nats://127.0.0.1:4222" secret:"url" doc:"NATS servers, separated by commas"`
 	NATSCreds          string `env:"NATS_CREDS" doc:"path of a NATS credentials file"`
 	NATSCA             string `env:"NATS_CA" doc:"path of the root certificate of the NATS servers"`
 	HTTPAddr           string `env:"HTTP_ADDR" envDefault:"127.0.0.1:8080" doc:"address of the gateway; beyond loopback it needs MORELLO_HTTP_TOKEN"`
@@ -68,7 +70,7 @@ func load(environment map[string]string) (Config, error) {
 			c.sources[name] = "environment"
 		}
 	}}
-	errs := []error{env.ParseWithOptions(&c, options)}
+	errs := []error{nameVariables(env.ParseWithOptions(&c, options))}
 	errs = append(errs, c.readJobs(environment))
 	c.derive(environment)
 	errs = append(errs, c.check())
@@ -77,6 +79,24 @@ func load(environment map[string]string) (Config, error) {
 		return c, fmt.Errorf("configuration: %w", err)
 	}
 	return c, nil
+}
+
+// nameVariables rewrites the errors of the library, which name fields, and may quote what they could not read.
+func nameVariables(err error) error {
+	var all env.AggregateError
+	if !errors.As(err, &all) {
+		return err
+	}
+	var errs []error
+	for _, err := range all.Errors {
+		var unread env.ParseError
+		if errors.As(err, &unread) {
+			field, _ := reflect.TypeFor[Config]().FieldByName(unread.Name)
+			err = fmt.Errorf("%s%s cannot be read as %s", prefix, field.Tag.Get("env"), unread.Type)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (c *Config) readJobs(environment map[string]string) error {
@@ -126,9 +146,10 @@ func legacyURL(environment map[string]string) string {
 	if !given {
 		return ""
 	}
-	u := url.URL{Scheme: "postgres", Host: host, Path: "/" + orDefault(environment["POSTGRES_DB"], "postgres")}
-	if port := environment["POSTGRES_PORT"]; port != "" {
-		u.Host = net.JoinHostPort(host, port)
+	port := orDefault(environment["POSTGRES_PORT"], "5432")
+	u := url.URL{Scheme: "postgres", Host: net.JoinHostPort(host, port), Path: "/" + orDefault(environment["POSTGRES_DB"], "postgres")}
+	if strings.HasPrefix(host, "/") { // the folder of a Unix socket
+		u.Host, u.RawQuery = "", url.Values{"host": {host}, "port": {port}}.Encode()
 	}
 	user := orDefault(environment["POSTGRES_USER"], "postgres")
 	u.User = url.User(user)

@@ -32,8 +32,11 @@ func (c Config) Settings() []Setting {
 			continue
 		}
 		setting := Setting{Name: prefix + name, Value: fmt.Sprint(value.Field(i).Interface()), Doc: field.Tag.Get("doc")}
-		if field.Tag.Get("secret") != "" {
+		switch field.Tag.Get("secret") {
+		case "url":
 			setting.Value = hideSecrets(setting.Value)
+		case "true":
+			setting.Value = hide(setting.Value)
 		}
 		list = append(list, c.withSource(setting))
 	}
@@ -51,22 +54,36 @@ func (c Config) withSource(s Setting) Setting {
 
 const hidden = "(hidden)"
 
-// hideSecrets keeps of a list of URLs what is no secret, and nothing of anything else.
-func hideSecrets(text string) string {
+func hide(text string) string {
 	if text == "" {
 		return ""
 	}
+	return hidden
+}
+
+// hideSecrets keeps of a list of URLs what is no secret, and nothing of anything else.
+func hideSecrets(text string) string {
 	parts := strings.Split(text, ",")
 	for i, part := range parts {
 		u, err := url.Parse(part)
-		if err != nil || u.Scheme == "" || u.Host == "" {
-			return hidden
+		if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+			return hide(text) // an @ after the host is what is left of a password that was not escaped
 		}
-		if u.User != nil {
-			u.User = url.User(u.User.Username())
-		}
-		u.RawQuery = "" // may hold password=…
-		parts[i] = u.String()
+		parts[i] = withoutSecrets(u).String()
 	}
 	return strings.Join(parts, ",")
+}
+
+// withoutSecrets removes password, query (it may hold password=…), and what NATS takes for a token: a user without password.
+func withoutSecrets(u *url.URL) *url.URL {
+	visible := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}
+	_, hasPassword := u.User.Password()
+	switch {
+	case u.User == nil:
+	case hasPassword, strings.HasPrefix(u.Scheme, "postgres"):
+		visible.User = url.User(u.User.Username())
+	default:
+		visible.User = url.User("xxxxx") // as url.URL.Redacted has it
+	}
+	return &visible
 }

@@ -130,7 +130,7 @@ func RunEmbeddedPostgres(ctx context.Context, args ...string) error {
 	if err != nil {
 		return err
 	}
-	port, err := reservePort(0)
+	port, err := reservePort(ctx, 0)
 	if err != nil {
 		return errors.Join(err, mirror.close())
 	}

@@ -31,7 +31,7 @@ func startMirror(ctx context.Context, repositoryURL string) (*mirror, error) {
 	if err != nil {
 		return nil, fmt.Errorf("devstack: repository: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, fmt.Errorf("devstack: %w", err)
 	}

@@ -45,7 +45,7 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := reservePort(cfg.Port); err != nil {
+	if _, err := reservePort(context.Background(), cfg.Port); err != nil {
 		return nil, err
 	}
 	n := &NATS{}

@@ -84,7 +84,7 @@ func StartPostgres(ctx context.Context, cfg PostgresConfig) (*Postgres, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	if _, err := reservePort(cfg.Port); err != nil { // before minutes go into downloads
+	if _, err := reservePort(ctx, cfg.Port); err != nil { // before minutes go into downloads
 		return nil, err
 	}
 	p := &Postgres{cfg: cfg, port: cfg.Port}
@@ -141,7 +141,7 @@ func (p *Postgres) Restart(ctx context.Context) error {
 		return err
 	}
 	for {
-		port, err := reservePort(p.port)
+		port, err := reservePort(ctx, p.port)
 		if err != nil {
 			return err
 		}
@@ -282,8 +282,8 @@ func (p *Postgres) Kill() error {
 }
 
 // reservePort returns a port of 127.0.0.1 that nobody listens on: the wanted one, or any if that is 0.
-func reservePort(wanted int) (int, error) {
-	listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(wanted)))
+func reservePort(ctx context.Context, wanted int) (int, error) {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(wanted)))
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return 0, fmt.Errorf("devstack: port %d of 127.0.0.1 is taken: %w", wanted, err)
 	}

@@ -100,7 +100,7 @@ func TestPostgresStopsImmediatelyWhenTimeIsUp(t *testing.T) {
 
 func TestPostgresStartErrors(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = taken.Close() })
 	occupied := openDir(t)

@@ -23,7 +23,7 @@ type Check func(ctx context.Context) error
 type Server struct {
 	http *http.Server
 	addr string
-	done chan error
+	done chan struct{}
 }
 
 // Serve listens on the address. /livez is 200 as long as the process runs; /readyz is 200 when ready reports no error,
@@ -38,9 +38,12 @@ func Serve(ctx context.Context, addr string, ready Check) (*Server, error) {
 	mux.Handle("GET /readyz", Ready(ready))
 	s := &Server{
 		http: &http.Server{Handler: mux, ReadHeaderTimeout: readHeaderTimeout},
-		addr: listener.Addr().String(), done: make(chan error, 1),
+		addr: listener.Addr().String(), done: make(chan struct{}),
 	}
-	go func() { s.done <- s.http.Serve(listener) }()
+	go func() {
+		defer close(s.done)
+		_ = s.http.Serve(listener) // always an error: that Close was called
+	}()
 	return s, nil
 }
 

@@ -61,7 +61,7 @@ func Start(ctx context.Context, cfg Config, set *Set) (*Client, error) {
 	})
 	if err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("River: %w", err)
+		return nil, fmt.Errorf("configuring River: %w", err)
 	}
 	// River stops when the context that it was started with ends; Stop decides about that.
 	if err := client.Start(context.WithoutCancel(ctx)); err != nil {

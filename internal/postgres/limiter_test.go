@@ -131,7 +131,9 @@ func TestLimiterModel(t *testing.T) {
 		})
 		for _, w := range waiters {
 			w.cancel()
-			<-w.done
+			if err := <-w.done; err == nil {
+				t.Fatal("who gave up was served")
+			}
 		}
 	})
 }

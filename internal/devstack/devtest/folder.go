@@ -64,7 +64,7 @@ func roomInMemory() bool {
 	if err := syscall.Statfs("/dev/shm", &stat); err != nil {
 		return false
 	}
-	if uint64(stat.Bavail)*uint64(stat.Bsize) < minFreeMemory {
+	if stat.Bavail*uint64(stat.Bsize) < minFreeMemory {
 		return false
 	}
 	probe, err := os.MkdirTemp("/dev/shm", "morello-probe-")
