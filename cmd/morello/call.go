@@ -41,12 +41,7 @@ func newCallCommand() *cobra.Command {
 		Example: "  morello call cache.set '{\"key\":\"greeting\",\"value\":\"hello\"}'\n" +
 			"  morello call cache.get '{\"key\":\"greeting\"}' --tenant acme\n" +
 			"  echo '{\"keys\":[\"a\",\"b\"]}' | morello call cache.get_many -",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if err := cobra.RangeArgs(1, 2)(cmd, args); err != nil {
-				return cli.UsageError{Err: err}
-			}
-			return nil
-		},
+		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeOperation,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return runCall(cmd, flags, args)

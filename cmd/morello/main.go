@@ -19,7 +19,7 @@ func newCommand() *cobra.Command {
 			"  morello call cache.get '{\"key\":\"greeting\"}'    # one operation",
 		Version: config.Version, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return cli.UsageError{Err: err} })
-	root.AddCommand(newDevCommand(), newMigrateCommand(), newCallCommand(), newConfigCommand(), newEmbeddedPostgresCommand())
+	root.AddCommand(newDevCommand(), newMigrateCommand(), newCallCommand(), newConfigCommand(), newBenchCommand(), newBenchRoleCommand(),
+		newEmbeddedPostgresCommand())
 	return root
 }

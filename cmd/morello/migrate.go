@@ -18,6 +18,8 @@ func newMigrateCommand() *cobra.Command {
 		Use: "migrate", Short: "Bring the database schema up to date, or show where it is",
 		Long: "Migrations are part of this program. They run in order under a lock: any number of processes may run them at\n" +
 			"once. The database is MORELLO_MIGRATE_DATABASE_URL, or else MORELLO_DATABASE_URL.",
+		Args: cobra.NoArgs, // without these two lines an unknown subcommand would show the help, and succeed
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	migrate.AddCommand(&cobra.Command{
 		Use: "up", Short: "Apply what is missing", Args: cobra.NoArgs,

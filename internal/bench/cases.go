@@ -1,0 +1,182 @@
+package bench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/messages"
+)
+
+const (
+	tenant   = "bench"
+	manyKeys = 100
+)
+
+// benchCase is one way to answer the same question.
+type benchCase struct {
+	name  string
+	start func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error)
+}
+
+// running is a case that is ready to be measured.
+type running struct {
+	operation         operation
+	itemsPerOperation int
+	stop              func()
+}
+
+// cases in the order of the table. What reads comes before what writes.
+var cases = []benchCase{
+	{"echo", over(RoleEcho, rawGet)},
+	{"get, one statement each", over(RoleNaive, rawGet)},
+	{"get", over(RoleWorker, rawGet)},
+	{"get_many of 100", over(RoleWorker, rawGetMany)},
+	{"direct prepared SELECT", startDirect},
+	{"JetStream KV get", startKV(kvGet)},
+	{"Redis GET", startRedis(redisGet)},
+	{"set, one statement each", over(RoleNaive, rawSet)},
+	{"set", over(RoleWorker, rawSet)},
+	{"JetStream KV put", startKV(kvPut)},
+	{"Redis SET", startRedis(redisSet)},
+}
+
+func selectCases(cfg Config) []benchCase {
+	return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool {
+		isRedis := c.name == "Redis GET" || c.name == "Redis SET"
+		return isRedis && cfg.Redis == "" || len(cfg.Only) > 0 && !slices.Contains(cfg.Only, c.name)
+	})
+}
+
+// CaseNames lists the cases, for help texts.
+func CaseNames() []string {
+	var names []string
+	for _, c := range cases {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func keyName(n uint64) string { return "key-" + strconv.FormatUint(n, 10) }
+
+// over measures requests that a role answers. The keys are loaded once for all cases.
+func over(roleName string, newOperation func(cfg Config, s *stack) (operation, int)) func(context.Context, Config, *stack, *progress) (*running, error) {
+	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
+		if err := s.loadKeys(ctx, cfg, p); err != nil {
+			return nil, err
+		}
+		r, err := s.startRole(ctx, roleName)
+		if err != nil {
+			return nil, err
+		}
+		operation, items := newOperation(cfg, s)
+		return &running{operation, items, func() { s.stopRole(r) }}, nil
+	}
+}
+
+// loadKeys fills the cache through a worker, if that has not been done.
+func (s *stack) loadKeys(ctx context.Context, cfg Config, p *progress) error {
+	if s.loaded {
+		return nil
+	}
+	r, err := s.startRole(ctx, RoleWorker)
+	if err != nil {
+		return err
+	}
+	defer s.stopRole(r)
+	ttl := messages.MaxTTL.Seconds()
+	for first := 0; first < cfg.Keys; first += messages.MaxBatchKeys {
+		p.show("loading keys: %d of %d", first, cfg.Keys)
+		request := messages.CacheSetMany{TTLSeconds: &ttl}
+		for i := first; i < min(first+messages.MaxBatchKeys, cfg.Keys); i++ {
+			request.Entries = append(request.Entries, messages.CacheSetEntry{Key: keyName(uint64(i)), Value: benchValue(cfg.ValueBytes)})
+		}
+		if _, err := bus.Call(ctx, s.conns[0], messages.CacheSetManyEndpoint, tenant, request); err != nil {
+			return err
+		}
+	}
+	s.loaded = true
+	return s.vacuum(ctx)
+}
+
+// vacuum brings the table into the state that autovacuum keeps it in, so that no case pays for another.
+func (s *stack) vacuum(ctx context.Context) error {
+	pool, err := pgxpool.New(ctx, s.databaseURL())
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	_, err = pool.Exec(ctx, `VACUUM ANALYZE morello.cache_entry`)
+	return err
+}
+
+func rawGet(cfg Config, s *stack) (operation, int) {
+	endpoint := messages.CacheGetEndpoint.Info()
+	return func(ctx context.Context, random uint64) error {
+		body := []byte(`{"key":"` + keyName(random%uint64(cfg.Keys)) + `"}`)
+		reply, err := s.conns[random>>32%connections].CallRaw(ctx, endpoint, tenant, body, bus.Headers{})
+		if err == nil && len(reply) < cfg.ValueBytes {
+			return fmt.Errorf("a get answered %s", reply)
+		}
+		return err
+	}, 1
+}
+
+func rawSet(cfg Config, s *stack) (operation, int) {
+	endpoint := messages.CacheSetEndpoint.Info()
+	value := string(benchValue(cfg.ValueBytes))
+	return func(ctx context.Context, random uint64) error {
+		body := []byte(`{"key":"` + keyName(random%uint64(cfg.Keys)) + `","value":` + value + `}`)
+		_, err := s.conns[random>>32%connections].CallRaw(ctx, endpoint, tenant, body, bus.Headers{})
+		return err
+	}, 1
+}
+
+func rawGetMany(cfg Config, s *stack) (operation, int) {
+	endpoint := messages.CacheGetManyEndpoint.Info()
+	return func(ctx context.Context, random uint64) error {
+		request := messages.CacheGetMany{Keys: make([]string, manyKeys)}
+		for i := range request.Keys {
+			random = random*6364136223846793005 + 1442695040888963407 // Knuth's MMIX generator
+			request.Keys[i] = keyName(random >> 16 % uint64(cfg.Keys))
+		}
+		body, err := messages.Encode(request)
+		if err != nil {
+			return err
+		}
+		reply, err := s.conns[random>>32%connections].CallRaw(ctx, endpoint, tenant, body, bus.Headers{})
+		if err == nil && len(reply) < manyKeys/2*cfg.ValueBytes {
+			return fmt.Errorf("get_many answered %.200s", reply)
+		}
+		return err
+	}, manyKeys
+}
+
+// directConns is the number of connections with which the direct SELECT was fastest on two cores (of 2, 4, 8, 16).
+const directConns = 4
+
+// startDirect reads without Morello: pgx's own pool and prepared statement, in the callers' process.
+func startDirect(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
+	if err := s.loadKeys(ctx, cfg, p); err != nil {
+		return nil, err
+	}
+	poolConfig, err := pgxpool.ParseConfig(s.databaseURL())
+	if err != nil {
+		return nil, err
+	}
+	poolConfig.MaxConns = directConns
+	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	if err != nil {
+		return nil, err
+	}
+	const sql = `SELECT value, version, expires_at FROM morello.cache_entry WHERE tenant = $1 AND key = $2 AND expires_at > now()`
+	get := func(ctx context.Context, random uint64) error {
+		var entry messages.CacheEntry
+		return pool.QueryRow(ctx, sql, tenant, keyName(random%uint64(cfg.Keys))).Scan((*[]byte)(&entry.Value), &entry.Version, &entry.ExpiresAt)
+	}
+	return &running{get, 1, pool.Close}, nil
+}

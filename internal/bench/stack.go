@@ -1,0 +1,149 @@
+package bench
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/devstack"
+	"github.com/ai-cherry/morello/internal/postgres"
+)
+
+const (
+	database    = "morello"
+	stopTimeout = 30 * time.Second
+	closeTime   = 5 * time.Second
+	// connections of this process to NATS: the callers share them, as the agents of one host do.
+	connections = 4
+)
+
+// stack is what all cases share: PostgreSQL, nats-server, and connections to it.
+type stack struct {
+	dir      string
+	postgres *devstack.Postgres
+	nats     *role
+	natsURL  string
+	conns    []*bus.Conn
+	roles    map[string]*role // those that run at the moment
+	loaded   bool             // whether the keys are in the cache
+}
+
+func startStack(ctx context.Context) (s *stack, err error) {
+	s = &stack{roles: map[string]*role{}}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	if s.dir, err = os.MkdirTemp("", "morello-bench-"); err != nil {
+		return s, err
+	}
+	if err := os.Chmod(s.dir, 0o711); err != nil { // PostgreSQL's user walks through
+		return s, err
+	}
+	s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresConfig{
+		DataDir:  filepath.Join(s.dir, "postgres"),
+		Settings: map[string]string{"shared_buffers": "1GB", "max_wal_size": "4GB"},
+	})
+	if err != nil {
+		return s, err
+	}
+	if err := s.postgres.CreateDatabase(ctx, database, ""); err != nil {
+		return s, err
+	}
+	if err := postgres.MigrateUp(ctx, s.databaseURL(), slog.New(slog.DiscardHandler)); err != nil {
+		return s, err
+	}
+	if s.nats, err = s.startRole(ctx, RoleNATS); err != nil {
+		return s, err
+	}
+	s.natsURL = s.nats.says
+	for range connections {
+		conn, err := bus.Connect(ctx, bus.ConnConfig{URL: s.natsURL, Program: "bench", Instance: uuid.NewString()})
+		if err != nil {
+			return s, err
+		}
+		s.conns = append(s.conns, conn)
+	}
+	return s, nil
+}
+
+func (s *stack) databaseURL() string { return s.postgres.URL(database) }
+
+// cpu returns the CPU time that each program of the stack has used.
+func (s *stack) cpu() cpuTimes {
+	times := cpuTimes{"client": ownTime(os.Getpid()), "postgres": familyTime(s.postgres.PID())}
+	for name, role := range s.roles {
+		times[name] = ownTime(role.command.Process.Pid)
+	}
+	return times
+}
+
+func (s *stack) stop() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
+	defer cancel()
+	for _, conn := range s.conns {
+		_ = conn.Close(ctx)
+	}
+	for _, role := range s.roles {
+		s.stopRole(role)
+	}
+	if s.postgres != nil {
+		_ = s.postgres.Stop(ctx)
+	}
+	if s.dir != "" {
+		_ = os.RemoveAll(s.dir)
+	}
+}
+
+// role is another process of this program, doing one of the jobs of role.go.
+type role struct {
+	name    string
+	command *exec.Cmd
+	says    string // what it printed when it was ready
+}
+
+// startRole starts a process and waits until it says that it is ready.
+func (s *stack) startRole(ctx context.Context, name string) (*role, error) {
+	executable, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	r := &role{name: name, command: exec.CommandContext(ctx, executable, RoleCommand, name)}
+	r.command.Env = append(os.Environ(), "MORELLO_DATABASE_URL="+s.databaseURL(), "MORELLO_NATS_URL="+s.natsURL,
+		"MORELLO_HEALTH_ADDR=off", "MORELLO_LOG_LEVEL=warn", "MORELLO_BENCH_DIR="+s.dir)
+	r.command.Stderr = os.Stderr
+	r.command.Cancel = func() error { return r.command.Process.Signal(syscall.SIGTERM) }
+	r.command.WaitDelay = stopTimeout
+	stdout, err := r.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.command.Start(); err != nil {
+		return nil, err
+	}
+	s.roles[name] = r
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return nil, fmt.Errorf("the process %s did not become ready: %w", name, errors.Join(err, r.command.Wait()))
+	}
+	r.says = strings.TrimSpace(line)
+	return r, nil
+}
+
+func (s *stack) stopRole(r *role) {
+	_ = r.command.Process.Signal(syscall.SIGTERM)
+	_ = r.command.Wait()
+	delete(s.roles, r.name)
+}
