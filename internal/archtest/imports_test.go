@@ -34,6 +34,8 @@ var mayImport = withCapabilities(map[string][]string{
 	"internal/devstack/devtest": {"internal/devstack"},
 	"internal/generate":         {"messages"},
 	"internal/generate/...":     {"messages"},
+	"internal/cli":              {"internal/config", "internal/health"},
+	"internal/process":          {"messages", "internal/bus", "internal/config", "internal/health", "internal/postgres"},
 	"internal/worker":           {anything},
 	"internal/scheduler":        {anything},
 	"internal/bench":            {anything},

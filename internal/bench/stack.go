@@ -121,7 +121,7 @@ func (s *stack) startRole(ctx context.Context, name string) (*role, error) {
 		return nil, err
 	}
 	r := &role{name: name, command: exec.CommandContext(ctx, executable, RoleCommand, name)}
-	r.command.Env = append(os.Environ(), "MORELLO_DATABASE_URL="+s.databaseURL(), "MORELLO_NATS_URL="+s.natsURL,
+	r.command.Env = append(r.command.Environ(), "MORELLO_DATABASE_URL="+s.databaseURL(), "MORELLO_NATS_URL="+s.natsURL,
 		"MORELLO_HEALTH_ADDR=off", "MORELLO_LOG_LEVEL=warn", "MORELLO_BENCH_DIR="+s.dir)
 	r.command.Stderr = os.Stderr
 	r.command.Cancel = func() error { return r.command.Process.Signal(syscall.SIGTERM) }

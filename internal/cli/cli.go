@@ -29,8 +29,10 @@ type Program struct {
 // setting is wrong. SIGINT and SIGTERM stop it cleanly, a second one at once.
 func Main(program Program) { Execute(program.command()) }
 
-// Execute runs a command as Main does.
+// Execute runs a command as Main does. What fails before a command begins is a mistake in the command line.
 func Execute(root *cobra.Command) {
+	begun := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // the second signal meets the default: the process ends
 	err := root.ExecuteContext(ctx)
@@ -39,7 +41,7 @@ func Execute(root *cobra.Command) {
 	}
 	fmt.Fprintf(os.Stderr, "%s: %v\n", root.Name(), err)
 	var usage UsageError
-	if errors.As(err, &usage) {
+	if !begun || errors.As(err, &usage) {
 		os.Exit(2)
 	}
 	os.Exit(1)
@@ -70,13 +72,15 @@ func (p Program) command() *cobra.Command {
 			return p.Run(cmd.Context(), cfg, log)
 		},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return UsageError{err} })
 	root.AddCommand(&cobra.Command{
 		Use: "health", Short: "Ask the running " + p.Name + " whether it is ready; exits with 1 when it is not", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load()
 			if err != nil {
 				return UsageError{err}
+			}
+			if cfg.HealthAddr == config.HealthOff {
+				return UsageError{errors.New("MORELLO_HEALTH_ADDR is off: nobody could be asked")}
 			}
 			return health.Ask(cmd.Context(), cfg.HealthAddr)
 		},

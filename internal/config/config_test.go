@@ -244,7 +244,7 @@ func TestUnknownVariables(t *testing.T) {
 // secrets are passwords that break a URL when they stand in it as they are: people do that.
 var secrets = []string{
 	"hunter2", "12#hunter2", "12?hunter2", "12/hunter2", "hunter2@12", "12,hunter2", "hun%ter2", "hun ter2", "1234", "12@34/56", "12@34?56", "12@34#56",
-	"hunter2://", "&password=hunter2",
+	"//hunter2", "&password=hunter2",
 }
 
 // TestSecretsAreHidden: whatever shape a secret has and stands in, no part of it is shown.
@@ -290,9 +290,9 @@ func requireHidden(t *testing.T, secret, shown, value string) {
 func TestWhatIsNoSecretIsShown(t *testing.T) {
 	t.Parallel()
 	for value, shown := range map[string]string{
-		"":                                         "",
-		"postgres://127.0.0.1:5432/morello":        "postgres://127.0.0.1:5432/morello",
-		"postgres://morello:pw@db:5432/morello":    "postgres://morello@db:5432/morello",
+		"":                                      "",
+		"postgres://127.0.0.1:5432/morello":     "postgres://127.0.0.1:5432/morello",
+		"postgres://morello:pw@db:5432/morello": "postgres://morello@db:5432/morello",
 		"postgres://morello@db/morello?sslmode=no": "postgres://morello@db/morello",
 		"postgres:///morello?host=/run":            "postgres:///morello",
 		"nats://n1:4222,nats://n2:4222":            "nats://n1:4222,nats://n2:4222",
@@ -300,6 +300,7 @@ func TestWhatIsNoSecretIsShown(t *testing.T) {
 		"nats://token@n1:4222":                     "nats://xxxxx@n1:4222",
 		"host=db":                                  "(hidden)",
 		"n1:4222":                                  "(hidden)",
+		"secret://":                                "(hidden)",
 	} {
 		require.Equal(t, shown, hideSecrets(value), value)
 	}

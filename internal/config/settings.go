@@ -61,12 +61,15 @@ func hide(text string) string {
 	return hidden
 }
 
+// schemes of the URLs of PostgreSQL and NATS.
+var schemes = []string{"postgres", "postgresql", "nats", "tls", "ws", "wss"}
+
 // hideSecrets keeps of a list of URLs what is no secret, and nothing of anything else.
 func hideSecrets(text string) string {
 	parts := strings.Split(text, ",")
 	for i, part := range parts {
 		u, err := url.Parse(part)
-		if err != nil || u.Scheme == "" || u.Opaque != "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
+		if err != nil || !slices.Contains(schemes, u.Scheme) || u.Opaque != "" || strings.Contains(u.Path+u.RawQuery+u.Fragment, "@") {
 			return hide(text) // an @ after the host is what is left of a password that was not escaped
 		}
 		parts[i] = withoutSecrets(u).String()

@@ -46,10 +46,18 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	instance := uuid.NewString()
 	log = log.With("program", program, "instance", instance)
-	if err := run(ctx, cfg, instance, log); err != nil && ctx.Err() == nil {
+	ready := false
+	onReady := cfg.OnReady
+	cfg.OnReady = func(addr string) {
+		ready = true
+		if onReady != nil {
+			onReady(addr)
+		}
+	}
+	if err := run(ctx, cfg, instance, log); err != nil && (ctx.Err() == nil || ready) {
 		return fmt.Errorf("gateway: %w", err)
 	}
-	return nil
+	return nil // a context that ends during the start is a normal end
 }
 
 func run(ctx context.Context, cfg Config, instance string, log *slog.Logger) error {
@@ -83,9 +91,7 @@ func run(ctx context.Context, cfg Config, instance string, log *slog.Logger) err
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	log.Info("gateway is ready", "address", listener.Addr().String())
-	if cfg.OnReady != nil {
-		cfg.OnReady(listener.Addr().String())
-	}
+	cfg.OnReady(listener.Addr().String())
 	return errors.Join(serve(ctx, server, listener, conn), closeConn(ctx, conn))
 }
 
@@ -118,6 +124,9 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener, conn
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
 	err := server.Shutdown(stopCtx)
+	if err != nil {
+		err = fmt.Errorf("waiting %s for requests at work: %w", stopTimeout, errors.Join(err, server.Close()))
+	}
 	<-failed
 	return err
 }

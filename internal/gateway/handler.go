@@ -5,9 +5,11 @@ import (
 	"crypto/sha256"
 	"crypto/subtle"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -17,8 +19,12 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// maxBodyBytes is the max_payload of our NATS configuration.
-const maxBodyBytes = 8 << 20
+const (
+	// maxBodyBytes is the max_payload of our NATS configuration.
+	maxBodyBytes = 8 << 20
+	// bodyTimeout is how long a caller may take to send a body.
+	bodyTimeout = 30 * time.Second
+)
 
 // Handler serves POST /v1/<tenant>/<capability>/<operation>: the body is the request, the answer the reply, and an error
 // code answers with its number as the status. The optional headers of a request are those of NATS.
@@ -30,13 +36,18 @@ func Handler(conn *bus.Conn, cfg config.Config) http.Handler {
 	mux.HandleFunc("POST /v1/{tenant}/{capability}/{operation}", h.call)
 	mux.HandleFunc("/v1/{tenant}/{capability}/{operation}", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Allow", http.MethodPost)
-		writeStatus(w, http.StatusMethodNotAllowed, &messages.Error{Code: messages.CodeInvalid, Message: "operations are called with POST"})
+		failure := &messages.Error{Code: messages.CodeInvalid, Message: "operations are called with POST"}
+		writeFailure(w, http.StatusMethodNotAllowed, failure, false)
 	})
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
 		writeError(w, &messages.Error{Code: messages.CodeNotFound, Message: "no such path: operations are POST /v1/<tenant>/<capability>/<operation>"})
 	})
 	// A web page in the operator's browser must not be able to call what listens on loopback.
-	return http.NewCrossOriginProtection().Handler(mux)
+	protection := http.NewCrossOriginProtection()
+	protection.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		writeError(w, &messages.Error{Code: messages.CodeForbidden, Message: "a browser asks for a page of another origin"})
+	}))
+	return protection.Handler(mux)
 }
 
 type handler struct {
@@ -45,48 +56,84 @@ type handler struct {
 }
 
 func (h *handler) call(w http.ResponseWriter, r *http.Request) {
-	reply, err := h.forward(w, r)
+	endpoint, err := h.admit(r)
 	if err != nil {
 		writeError(w, messages.AsError(err))
+		return
+	}
+	headers, err := readHeaders(r)
+	if err != nil {
+		writeError(w, messages.AsError(err))
+		return
+	}
+	reply, err := h.forward(w, r, endpoint, headers)
+	if err != nil {
+		failure := messages.AsError(err)
+		writeFailure(w, failure.Code.Number(), failure, !endpoint.Mutates || headers.IdempotencyKey != "")
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(reply)
 }
 
-func (h *handler) forward(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+// admit checks who calls, and then what is called.
+func (h *handler) admit(r *http.Request) (messages.EndpointInfo, error) {
 	tenant := r.PathValue("tenant")
 	if err := h.authorize(r, tenant); err != nil {
-		return nil, err
+		return messages.EndpointInfo{}, err
 	}
 	endpoint, known := messages.EndpointByName(r.PathValue("capability") + "." + r.PathValue("operation"))
 	if !known {
-		return nil, &messages.Error{Code: messages.CodeNotFound, Message: "there is no such operation"}
+		return endpoint, &messages.Error{Code: messages.CodeNotFound, Message: "there is no such operation"}
 	}
-	if err := endpoint.CheckScope(tenant); err != nil {
-		return nil, err
+	return endpoint, endpoint.CheckScope(tenant)
+}
+
+// readHeaders takes the optional headers. What a worker would refuse in them it refuses itself, but for an idempotency
+// key that is empty or there twice: that one does not get through.
+func readHeaders(r *http.Request) (bus.Headers, error) {
+	headers := bus.Headers{
+		IdempotencyKey: r.Header.Get(messages.HeaderIdempotencyKey),
+		Actor:          r.Header.Get(messages.HeaderActor),
+		Traceparent:    r.Header.Get(messages.HeaderTraceparent),
 	}
+	if keys := r.Header.Values(messages.HeaderIdempotencyKey); len(keys) > 1 || len(keys) == 1 && keys[0] == "" {
+		return headers, messages.Invalid(messages.HeaderIdempotencyKey, "must be one key of 1 to %d characters", messages.MaxIdempotencyKeyBytes)
+	}
+	return headers, nil
+}
+
+func (h *handler) forward(w http.ResponseWriter, r *http.Request, endpoint messages.EndpointInfo, headers bus.Headers) ([]byte, error) {
 	ctx, cancel, err := withDeadline(r)
 	if err != nil {
 		return nil, err
 	}
 	defer cancel()
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	return h.conn.CallRaw(ctx, endpoint, r.PathValue("tenant"), body, headers)
+}
+
+// readBody reads the body within bodyTimeout: a caller that sends it byte by byte must not hold a connection for ever.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	control := http.NewResponseController(w)
+	_ = control.SetReadDeadline(time.Now().Add(bodyTimeout)) // every connection of net/http can
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBodyBytes))
 	if err != nil {
 		return nil, bodyError(err)
 	}
-	return h.conn.CallRaw(ctx, endpoint, tenant, body, bus.Headers{
-		IdempotencyKey: r.Header.Get(messages.HeaderIdempotencyKey),
-		Actor:          r.Header.Get(messages.HeaderActor),
-		Traceparent:    r.Header.Get(messages.HeaderTraceparent),
-	})
+	_ = control.SetReadDeadline(time.Time{}) // else the context of the request would end with it
+	return body, nil
 }
 
 // authorize checks the bearer token. The operator's tenant wants the operator's token, always; tenants want either, if
 // one is configured. Without one only loopback reaches us, and the host must be loopback's too: else a web page whose
 // name was made to resolve to 127.0.0.1 could call.
 func (h *handler) authorize(r *http.Request, tenant string) error {
-	token, given := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	scheme, token, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	given := strings.EqualFold(scheme, "Bearer")
 	operator := given && equalSecret(token, h.cfg.HTTPOperatorToken)
 	switch {
 	case tenant == messages.TenantAdmin && !given:
@@ -116,7 +163,7 @@ func isLoopback(hostport string) bool {
 		host = strings.Trim(hostport, "[]")
 	}
 	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // withDeadline gives the request the deadline that its header names; without one the endpoint's own applies.
@@ -139,21 +186,26 @@ func bodyError(err error) error {
 	if errors.As(err, &tooLarge) {
 		return messages.TooLarge("", maxBodyBytes, "the request is too large")
 	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: fmt.Sprintf("the body did not come within %s", bodyTimeout)}
+	}
 	return messages.Invalid("", "the body could not be read")
 }
 
+// writeError answers what has not reached an operation.
 func writeError(w http.ResponseWriter, failure *messages.Error) {
+	writeFailure(w, failure.Code.Number(), failure, false)
+}
+
+// writeFailure writes the error object. A request that is idempotent may be repeated after more kinds of failure.
+func writeFailure(w http.ResponseWriter, status int, failure *messages.Error, idempotent bool) {
 	if failure.Code == messages.CodeUnauthorized {
 		w.Header().Set("WWW-Authenticate", "Bearer")
 	}
 	if ms := failure.Details.RetryAfterMS; ms > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt((ms+999)/1000, 10))
 	}
-	writeStatus(w, failure.Code.Number(), failure)
-}
-
-func writeStatus(w http.ResponseWriter, status int, failure *messages.Error) {
-	body, err := messages.Encode(failure.Body(false))
+	body, err := messages.Encode(failure.Body(idempotent))
 	if err != nil {
 		status = http.StatusInternalServerError
 	}

@@ -3,10 +3,11 @@ package health
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 )
 
@@ -14,6 +15,7 @@ const (
 	readHeaderTimeout = 5 * time.Second
 	checkTimeout      = 2 * time.Second
 	shutdownTimeout   = 2 * time.Second
+	maxReasonBytes    = 1 << 10
 )
 
 // Check reports why the program cannot do its work at the moment; nil when it can.
@@ -80,13 +82,16 @@ func Ask(ctx context.Context, addr string) error {
 	if err != nil {
 		return err
 	}
-	response, err := http.DefaultClient.Do(request)
+	// Not the default client: that one would ask a proxy for an address such as 0.0.0.0:8081.
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := client.Do(request)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
-		return errors.New("not ready: " + response.Status)
+		why, _ := io.ReadAll(io.LimitReader(response.Body, maxReasonBytes))
+		return fmt.Errorf("not ready: %s: %s", response.Status, strings.TrimSpace(string(why)))
 	}
 	return nil
 }
