@@ -10,9 +10,11 @@ const (
 	eventPrefix = "morello.events.v1."
 	// EventStream is the JetStream stream that keeps events.
 	EventStream = "MORELLO_EVENTS"
-	// EventRetention, EventStreamBytes and EventDuplicateWindow are the bounds of that stream.
-	EventRetention       = 7 * 24 * time.Hour
-	EventStreamBytes     = 1 << 30
+	// EventRetention is how long that stream keeps an event.
+	EventRetention = 7 * 24 * time.Hour
+	// EventStreamBytes bounds the stream; the oldest events go first.
+	EventStreamBytes = 1 << 30
+	// EventDuplicateWindow is how long the stream knows the id of an event, and drops a second one with it.
 	EventDuplicateWindow = 2 * time.Hour
 )
 

@@ -32,6 +32,7 @@ func newBenchCommand() *cobra.Command {
 	command.Flags().DurationVar(&cfg.Duration, "duration", 5*time.Second, "time for each measurement")
 	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "case to run (may be repeated; default all)")
 	command.Flags().StringVar(&cfg.Redis, "redis", "", "address of a Redis to compare with")
+	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of worker, naive and echo")
 	command.Flags().BoolVar(&cfg.JSON, "json", false, "print JSON in place of the table")
 	return command
 }
@@ -45,7 +46,7 @@ func newBenchRoleCommand() *cobra.Command {
 			if err != nil {
 				return cli.UsageError{Err: err}
 			}
-			return bench.RunRole(cmd.Context(), args[0], cfg, os.Getenv("MORELLO_BENCH_DIR"))
+			return bench.RunRole(cmd.Context(), args[0], cfg, os.Getenv("MORELLO_BENCH_DIR"), os.Getenv("MORELLO_BENCH_PROFILE"))
 		},
 	}
 }

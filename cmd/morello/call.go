@@ -79,6 +79,9 @@ func runCall(cmd *cobra.Command, flags callFlags, args []string) error {
 	if !known {
 		return cli.UsageError{Err: fmt.Errorf("there is no operation %q; \"morello call --help\" lists them", args[0])}
 	}
+	if err := endpoint.CheckScope(flags.tenant); err != nil { // a dot in it would make another subject
+		return callFailure(cmd.OutOrStdout(), err, true)
+	}
 	body, err := callBody(cmd.InOrStdin(), args)
 	if err != nil {
 		return err
@@ -103,7 +106,7 @@ func runCall(cmd *cobra.Command, flags callFlags, args []string) error {
 	}
 	reply, err := conn.CallRaw(ctx, endpoint, flags.tenant, body, bus.Headers{IdempotencyKey: flags.idempotencyKey, Actor: flags.actor})
 	if err != nil {
-		return callFailure(cmd.OutOrStdout(), err)
+		return callFailure(cmd.OutOrStdout(), err, !endpoint.Mutates || flags.idempotencyKey != "")
 	}
 	_, err = fmt.Fprintln(cmd.OutOrStdout(), string(reply))
 	return err
@@ -120,9 +123,9 @@ func callBody(stdin io.Reader, args []string) ([]byte, error) {
 }
 
 // callFailure prints the error object, for programs, and returns the text, for people.
-func callFailure(w io.Writer, err error) error {
+func callFailure(w io.Writer, err error, idempotent bool) error {
 	failure := messages.AsError(err)
-	body, encodeErr := messages.Encode(failure.Body(false))
+	body, encodeErr := messages.Encode(failure.Body(idempotent))
 	if encodeErr != nil {
 		return encodeErr
 	}

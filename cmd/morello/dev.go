@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/spf13/cobra"
 
@@ -61,27 +63,39 @@ func defaultDataDir() string {
 	return filepath.Join(home, ".local", "share", "morello", "dev")
 }
 
+// checkPort finds a taken port before anything is started or removed.
+func checkPort(ctx context.Context, port int, flag string) error {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return fmt.Errorf("%w (%s chooses another port, 0 a free one)", err, flag)
+	}
+	return listener.Close()
+}
+
 // runDev brings the stack up in the order in which its parts need each other, and takes it down in the reverse one.
 func runDev(ctx context.Context, flags devFlags, out io.Writer) (err error) {
-	dir, clean, err := prepareDataDir(flags)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, clean()) }()
 	cfg, err := config.Load()
 	if err != nil {
 		return cli.UsageError{Err: err}
 	}
 	log := cfg.Logger(os.Stderr)
+	if err := errors.Join(checkPort(ctx, flags.natsPort, "--nats-port"), checkPort(ctx, flags.httpPort, "--http-port")); err != nil {
+		return err
+	}
+	dir, clean, err := prepareDataDir(flags)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, clean()) }()
 	_, _ = fmt.Fprintf(out, "starting PostgreSQL and NATS in %s\n", dir)
-	db, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{DataDir: filepath.Join(dir, "postgres"), Log: log})
+	db, err := devstack.StartPostgres(ctx, devstack.PostgresConfig{DataDir: filepath.Join(dir, devPostgres), Log: log})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, stopPostgres(ctx, db)) }()
-	broker, err := devstack.StartNATS(devstack.NATSConfig{Port: flags.natsPort, StoreDir: filepath.Join(dir, "nats"), Log: log})
+	broker, err := devstack.StartNATS(devstack.NATSConfig{Port: flags.natsPort, StoreDir: filepath.Join(dir, devNATS), Log: log})
 	if err != nil {
-		return fmt.Errorf("%w (--nats-port chooses another port)", err)
+		return err
 	}
 	defer broker.Shutdown()
 	if err := prepareDatabase(ctx, db, log); err != nil {

@@ -193,7 +193,7 @@ func bindings(t *tree, endpoints map[string]string) (bound map[string][]string, 
 	return bound, faults
 }
 
-// bindArguments returns the first argument of each call of bus.Bind in the file.
+// bindArguments returns the first argument of each call of bus.Bind and bus.BindDeferred in the file.
 func bindArguments(file source) []ast.Expr {
 	var arguments []ast.Expr
 	bus := file.imports()[module+"/internal/bus"]
@@ -202,7 +202,7 @@ func bindArguments(file source) []ast.Expr {
 		if !ok || len(call.Args) == 0 {
 			return true
 		}
-		if name, ok := selected(withoutTypeArguments(call.Fun), bus); ok && name == "Bind" {
+		if name, ok := selected(withoutTypeArguments(call.Fun), bus); ok && (name == "Bind" || name == "BindDeferred") {
 			arguments = append(arguments, call.Args[0])
 		}
 		return true

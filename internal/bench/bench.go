@@ -21,6 +21,8 @@ type Config struct {
 	Only []string
 	// Redis is the address of a Redis to compare with; empty leaves it out.
 	Redis string
+	// Profile is a folder for CPU profiles of the processes that run our code; empty for none.
+	Profile string
 	// JSON writes the results as JSON in place of the table.
 	JSON bool
 	// Out gets the results, Progress a line that is written over again and again.
@@ -49,7 +51,7 @@ func Run(ctx context.Context, cfg Config) error {
 	progress := &progress{w: cfg.Progress}
 	defer progress.clear()
 	progress.show("starting PostgreSQL and NATS")
-	stack, err := startStack(ctx)
+	stack, err := startStack(ctx, cfg.Profile)
 	if err != nil {
 		return err
 	}

@@ -2,10 +2,12 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -31,7 +33,15 @@ const (
 )
 
 // RunRole does the job of a role until the context ends, and prints a line when it is ready. dir is where files may be put.
-func RunRole(ctx context.Context, name string, cfg config.Config, dir string) error {
+// profile is a folder for its CPU profile, or empty.
+func RunRole(ctx context.Context, name string, cfg config.Config, dir, profile string) error {
+	if profile != "" {
+		stop, err := startProfile(filepath.Join(profile, name+".pprof"))
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	ready := func() { fmt.Println("ready") }
 	switch name {
 	case RoleNATS:
@@ -45,6 +55,20 @@ func RunRole(ctx context.Context, name string, cfg config.Config, dir string) er
 	default:
 		return fmt.Errorf("there is no role %q", name)
 	}
+}
+
+func startProfile(file string) (stop func(), err error) {
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 func runNATS(ctx context.Context, dir string) error {

@@ -31,6 +31,7 @@ const (
 // stack is what all cases share: PostgreSQL, nats-server, and connections to it.
 type stack struct {
 	dir      string
+	profile  string // folder of CPU profiles, or empty
 	postgres *devstack.Postgres
 	nats     *role
 	natsURL  string
@@ -39,8 +40,8 @@ type stack struct {
 	loaded   bool             // whether the keys are in the cache
 }
 
-func startStack(ctx context.Context) (s *stack, err error) {
-	s = &stack{roles: map[string]*role{}}
+func startStack(ctx context.Context, profile string) (s *stack, err error) {
+	s = &stack{profile: profile, roles: map[string]*role{}}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -122,7 +123,7 @@ func (s *stack) startRole(ctx context.Context, name string) (*role, error) {
 	}
 	r := &role{name: name, command: exec.CommandContext(ctx, executable, RoleCommand, name)}
 	r.command.Env = append(r.command.Environ(), "MORELLO_DATABASE_URL="+s.databaseURL(), "MORELLO_NATS_URL="+s.natsURL,
-		"MORELLO_HEALTH_ADDR=off", "MORELLO_LOG_LEVEL=warn", "MORELLO_BENCH_DIR="+s.dir)
+		"MORELLO_HEALTH_ADDR=off", "MORELLO_LOG_LEVEL=warn", "MORELLO_BENCH_DIR="+s.dir, "MORELLO_BENCH_PROFILE="+s.profile)
 	r.command.Stderr = os.Stderr
 	r.command.Cancel = func() error { return r.command.Process.Signal(syscall.SIGTERM) }
 	r.command.WaitDelay = stopTimeout

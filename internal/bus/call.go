@@ -42,8 +42,8 @@ type Headers struct {
 
 // CallRaw calls an operation with an encoded body and returns the encoded reply. It fails as Call does.
 func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tenant string, body []byte, headers Headers) ([]byte, error) {
-	if limit := c.nc.MaxPayload(); int64(len(body)) > limit {
-		return nil, messages.TooLarge("", int(limit), fmt.Sprintf("the request has %d bytes", len(body)))
+	if err := endpoint.CheckScope(tenant); err != nil {
+		return nil, err
 	}
 	deadline, given := ctx.Deadline()
 	if !given {
@@ -57,6 +57,9 @@ func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tena
 	setHeader(msg, messages.HeaderIdempotencyKey, headers.IdempotencyKey)
 	setHeader(msg, messages.HeaderActor, headers.Actor)
 	setHeader(msg, messages.HeaderTraceparent, headers.Traceparent)
+	if err := c.checkSize(msg); err != nil {
+		return nil, err
+	}
 	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {
 		return nil, requestError(err)
@@ -65,6 +68,16 @@ func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tena
 		return nil, failure
 	}
 	return reply.Data, nil
+}
+
+// checkSize refuses what NATS would: headers count too. It must come first, because a request that fails while it is
+// published leaves an entry behind in the library's table of replies.
+func (c *Conn) checkSize(msg *nats.Msg) error {
+	limit := c.nc.MaxPayload()
+	if size := int64(msg.Size() - len(msg.Subject)); size > limit {
+		return messages.TooLarge("", int(limit), fmt.Sprintf("the request has %d bytes with its headers", size))
+	}
+	return nil
 }
 
 func setHeader(msg *nats.Msg, name, value string) {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -47,8 +49,15 @@ func (e *endpoint) receive(msg *nats.Msg) {
 		return
 	}
 	s.handlers.Add(1)
+	if e.begin != nil && r.call.IdempotencyKey == "" && len(msg.Data) <= maxDeferredBytes {
+		r.begin()
+		return
+	}
 	go r.run()
 }
+
+// maxDeferredBytes bounds what is decoded on the subscription's goroutine, where others wait behind it.
+const maxDeferredBytes = 8 << 10
 
 // readHeaders takes what the request brings besides its body.
 func (r *request) readHeaders() error {
@@ -64,11 +73,25 @@ func (r *request) readHeaders() error {
 	}
 	r.deadline = r.arrived.Add(timeout)
 	r.call.Actor = header.Get(messages.HeaderActor)
-	if len(r.call.Actor) > messages.MaxActorBytes {
-		return messages.Invalid(messages.HeaderActor, "must have %d bytes at most", messages.MaxActorBytes)
+	if len(r.call.Actor) > messages.MaxActorBytes || !isPlainText(r.call.Actor) {
+		return messages.Invalid(messages.HeaderActor, "must have %d bytes at most, of UTF-8 without control characters", messages.MaxActorBytes)
 	}
-	r.call.Traceparent = header.Get(messages.HeaderTraceparent)
+	if trace := header.Get(messages.HeaderTraceparent); isTraceparent(trace) {
+		r.call.Traceparent = trace // else ignored, as W3C has it
+	}
 	return r.readIdempotencyKey(header)
+}
+
+func isPlainText(text string) bool {
+	return utf8.ValidString(text) && strings.IndexFunc(text, unicode.IsControl) < 0
+}
+
+// isTraceparent reports whether the text is a W3C trace context: 2, 32, 16 and 2 lower-case hexadecimal digits.
+func isTraceparent(text string) bool {
+	if len(text) != 55 || text[2] != '-' || text[35] != '-' || text[52] != '-' {
+		return false
+	}
+	return strings.Trim(text, "0123456789abcdef-") == ""
 }
 
 // readIdempotencyKey ignores the key of a request that changes nothing: repeating it is free.
@@ -89,18 +112,44 @@ func (r *request) readIdempotencyKey(header nats.Header) error {
 	return nil
 }
 
+// begin takes step 6 at once and leaves the rest to the batch that the request joins; see BindDeferred.
+func (r *request) begin() {
+	_, err := protect(func() ([]byte, error) { return nil, r.endpoint.begin(r) })
+	if err != nil {
+		r.finish(nil, err)
+	}
+}
+
 // run takes steps 5 to 9, on a goroutine of its own.
 func (r *request) run() {
-	s := r.endpoint.server
-	defer s.handlers.Done()
-	defer s.admission.leave(r.tenant)
 	if !time.Now().Before(r.deadline) {
-		s.dropped.expired.Add(1)
+		r.endpoint.server.dropped.expired.Add(1)
+		r.leave()
 		return
 	}
-	ctx, cancel := context.WithDeadline(messages.WithCall(s.work, &r.call), r.deadline)
+	r.perform(func(ctx context.Context) ([]byte, error) { return r.endpoint.handle(ctx, r) })
+}
+
+// perform runs the operation with deadline and Call in its context, and answers.
+func (r *request) perform(operation func(ctx context.Context) ([]byte, error)) {
+	ctx, cancel := context.WithDeadline(messages.WithCall(r.endpoint.server.work, &r.call), r.deadline)
 	defer cancel()
-	body, err := r.perform(ctx)
+	r.finish(protect(func() ([]byte, error) { return operation(ctx) }))
+}
+
+// protect makes of a panic an internal error of this one request.
+func protect(fn func() ([]byte, error)) (body []byte, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
+	return fn()
+}
+
+// finish answers the request and lets the next one in.
+func (r *request) finish(body []byte, err error) {
+	defer r.leave()
 	if err == nil {
 		err = r.reply(body)
 	}
@@ -109,14 +158,9 @@ func (r *request) run() {
 	}
 }
 
-// perform decodes, validates and runs the operation. A panic is an internal error of this one request.
-func (r *request) perform(ctx context.Context) (body []byte, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-		}
-	}()
-	return r.endpoint.handle(ctx, r.tenant, r.msg.Data)
+func (r *request) leave() {
+	r.endpoint.server.admission.leave(r.tenant)
+	r.endpoint.server.handlers.Done()
 }
 
 func (r *request) reply(body []byte) error {
@@ -143,7 +187,7 @@ func (r *request) fail(err error) {
 func (r *request) logFailure(failure *messages.Error) {
 	log := r.endpoint.server.log.With("endpoint", r.endpoint.Endpoint.Name, "tenant", limited(r.tenant, 100))
 	if r.call.Traceparent != "" {
-		log = log.With("traceparent", limited(r.call.Traceparent, 100))
+		log = log.With("traceparent", r.call.Traceparent)
 	}
 	if failure.Code != messages.CodeInternal {
 		log.Debug("request failed", "code", string(failure.Code), "error", failure.Message, "cause", failure.Cause)

@@ -86,23 +86,24 @@ func TestSubjectsAndHeadersAreChecked(t *testing.T) {
 		code   string
 		field  string
 	}{
-		"wildcard tenant":       {tenant: "*", body: body, code: "invalid", field: "tenant"},
-		"full wildcard tenant":  {tenant: ">", body: body, code: "invalid", field: "tenant"},
-		"upper case tenant":     {tenant: "Acme", body: body, code: "invalid", field: "tenant"},
-		"64 characters":         {tenant: strings.Repeat("a", 64), body: body, code: "invalid", field: "tenant"},
-		"leading dash":          {tenant: "-a", body: body, code: "invalid", field: "tenant"},
-		"tenant of a program":   {tenant: "_worker", body: body, code: "invalid", field: "tenant"},
-		"operator":              {tenant: "_admin", body: body, code: "forbidden"},
-		"timeout of zero":       {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"0"}}, body: body, code: "invalid", field: "Morello-Timeout-Ms"},
-		"timeout of words":      {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"soon"}}, body: body, code: "invalid", field: "Morello-Timeout-Ms"},
-		"empty key":             {tenant: "a", header: nats.Header{"Idempotency-Key": {""}}, body: body, code: "invalid", field: "Idempotency-Key"},
-		"two keys":              {tenant: "a", header: nats.Header{"Idempotency-Key": {"a", "b"}}, body: body, code: "invalid", field: "Idempotency-Key"},
-		"129 characters":        {tenant: "a", header: nats.Header{"Idempotency-Key": {strings.Repeat("k", 129)}}, body: body, code: "invalid", field: "Idempotency-Key"},
-		"long actor":            {tenant: "a", header: nats.Header{"Morello-Actor": {strings.Repeat("k", 201)}}, body: body, code: "invalid", field: "Morello-Actor"},
-		"malformed body":        {tenant: "a", body: `{"key":`, code: "invalid", field: "key"},
-		"unknown field":         {tenant: "a", body: `{"key":"k","value":1,"lease":true}`, code: "invalid", field: "lease"},
-		"out of range":          {tenant: "a", body: `{"key":"","value":1}`, code: "invalid", field: "key"},
-		"an absurd but long ms": {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"9223372036854775807"}}, body: body},
+		"wildcard tenant":             {tenant: "*", body: body, code: "invalid", field: "tenant"},
+		"full wildcard tenant":        {tenant: ">", body: body, code: "invalid", field: "tenant"},
+		"upper case tenant":           {tenant: "Acme", body: body, code: "invalid", field: "tenant"},
+		"64 characters":               {tenant: strings.Repeat("a", 64), body: body, code: "invalid", field: "tenant"},
+		"leading dash":                {tenant: "-a", body: body, code: "invalid", field: "tenant"},
+		"tenant of a program":         {tenant: "_worker", body: body, code: "invalid", field: "tenant"},
+		"operator":                    {tenant: "_admin", body: body, code: "forbidden"},
+		"timeout of zero":             {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"0"}}, body: body, code: "invalid", field: "Morello-Timeout-Ms"},
+		"timeout of words":            {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"soon"}}, body: body, code: "invalid", field: "Morello-Timeout-Ms"},
+		"empty key":                   {tenant: "a", header: nats.Header{"Idempotency-Key": {""}}, body: body, code: "invalid", field: "Idempotency-Key"},
+		"two keys":                    {tenant: "a", header: nats.Header{"Idempotency-Key": {"a", "b"}}, body: body, code: "invalid", field: "Idempotency-Key"},
+		"129 characters":              {tenant: "a", header: nats.Header{"Idempotency-Key": {strings.Repeat("k", 129)}}, body: body, code: "invalid", field: "Idempotency-Key"},
+		"long actor":                  {tenant: "a", header: nats.Header{"Morello-Actor": {strings.Repeat("k", 201)}}, body: body, code: "invalid", field: "Morello-Actor"},
+		"actor of control characters": {tenant: "a", header: nats.Header{"Morello-Actor": {"a\x00b"}}, body: body, code: "invalid", field: "Morello-Actor"},
+		"malformed body":              {tenant: "a", body: `{"key":`, code: "invalid", field: "key"},
+		"unknown field":               {tenant: "a", body: `{"key":"k","value":1,"lease":true}`, code: "invalid", field: "lease"},
+		"out of range":                {tenant: "a", body: `{"key":"","value":1}`, code: "invalid", field: "key"},
+		"an absurd but long ms":       {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"9223372036854775807"}}, body: body},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -219,6 +220,30 @@ func TestReplyThatDoesNotFit(t *testing.T) {
 	known := failure(t, err)
 	require.Equal(t, messages.CodeTooLarge, known.Code)
 	require.Contains(t, known.Message, "8388608")
+}
+
+func TestRequestsThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	_, conn, _ := serve(t, bus.ServerConfig{}, bus.Bind(messages.CacheGetEndpoint, echoGet))
+	for _, size := range []int{8 << 20, 8<<20 - 10, 9 << 20} { // headers count too
+		_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "acme", make([]byte, size), bus.Headers{})
+		require.Equal(t, messages.CodeTooLarge, failure(t, err).Code)
+	}
+	_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "a.b", []byte(`{}`), bus.Headers{})
+	require.Equal(t, "tenant", failure(t, err).Details.Field)
+}
+
+func TestMalformedTraceIsIgnored(t *testing.T) {
+	t.Parallel()
+	traces := make(chan string, 1)
+	_, conn, _ := serve(t, bus.ServerConfig{}, bus.Bind(messages.CacheGetEndpoint,
+		func(ctx context.Context, _ string, _ messages.CacheGet) (messages.CacheGetReply, error) {
+			traces <- messages.CallFrom(ctx).Traceparent
+			return messages.CacheGetReply{}, nil
+		}))
+	_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "acme", []byte(`{"key":"k"}`), bus.Headers{Traceparent: "00-ABC"})
+	require.NoError(t, err)
+	require.Empty(t, <-traces)
 }
 
 func TestCallContext(t *testing.T) {

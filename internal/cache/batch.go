@@ -103,6 +103,14 @@ type touch struct {
 	ttl *float64 // seconds; nil: the entry's own
 }
 
+func newTouch(tenant string, m messages.CacheTouch) touch {
+	t := touch{entryKey: entryKey{tenant, m.Key}}
+	if m.TTLSeconds != nil {
+		t.ttl = seconds(messages.TTL(m.TTLSeconds, 0))
+	}
+	return t
+}
+
 // newTouchBatcher returns the batcher of Touch.
 func newTouchBatcher(pool *postgres.Pool) *postgres.Batcher[touch, messages.CacheTouchReply] {
 	run := func(ctx context.Context, touches []touch, results []postgres.Result[messages.CacheTouchReply]) error {

@@ -8,13 +8,13 @@ import (
 // Endpoints ties each operation of the capability to what answers it.
 func (s *Service) Endpoints() []bus.Binding {
 	return []bus.Binding{
-		bus.Bind(messages.CacheGetEndpoint, s.Get),
-		bus.Bind(messages.CacheSetEndpoint, s.Set),
+		bus.BindDeferred(messages.CacheGetEndpoint, s.Get, s.beginGet),
+		bus.BindDeferred(messages.CacheSetEndpoint, s.Set, s.beginSet),
 		bus.Bind(messages.CacheGetManyEndpoint, s.GetMany),
 		bus.Bind(messages.CacheSetManyEndpoint, s.SetMany),
 		bus.Bind(messages.CacheDeleteEndpoint, s.Delete),
 		bus.Bind(messages.CacheDeleteManyEndpoint, s.DeleteMany),
-		bus.Bind(messages.CacheTouchEndpoint, s.Touch),
+		bus.BindDeferred(messages.CacheTouchEndpoint, s.Touch, s.beginTouch),
 		bus.Bind(messages.CacheIncrementEndpoint, s.Increment),
 	}
 }

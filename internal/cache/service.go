@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -36,6 +37,9 @@ type Service struct {
 	large    *semaphore.Weighted
 	maxLarge int64
 }
+
+// isLarge reports whether the value must be read by itself.
+func (e entry) isLarge() bool { return e.found && e.Value == nil }
 
 // New returns a service. Its counters are written to the database every two seconds until Close.
 func New(pool *postgres.Pool, cfg Config) *Service {
@@ -75,13 +79,30 @@ type entry struct {
 // tenant's count of hits and misses, and that later.
 func (s *Service) Get(ctx context.Context, tenant string, m messages.CacheGet) (messages.CacheGetReply, error) {
 	found, err := s.gets.Do(ctx, entryKey{tenant, m.Key})
+	if found.isLarge() {
+		found, err = s.getLarge(ctx, tenant, m.Key, found.sizeBytes)
+	}
+	return s.getReply(tenant, found, err)
+}
+
+// beginGet is Get without waiting.
+func (s *Service) beginGet(d bus.Deferred[messages.CacheGetReply], tenant string, m messages.CacheGet) {
+	s.gets.Submit(d.Deadline(), entryKey{tenant, m.Key}, func(found entry, err error) {
+		if found.isLarge() {
+			d.Go(func(ctx context.Context) (messages.CacheGetReply, error) {
+				found, err := s.getLarge(ctx, tenant, m.Key, found.sizeBytes)
+				return s.getReply(tenant, found, err)
+			})
+			return
+		}
+		d.Reply(s.getReply(tenant, found, err))
+	})
+}
+
+// getReply counts a hit or a miss.
+func (s *Service) getReply(tenant string, found entry, err error) (messages.CacheGetReply, error) {
 	if err != nil {
 		return messages.CacheGetReply{}, err
-	}
-	if found.found && found.Value == nil {
-		if found, err = s.getLarge(ctx, tenant, m.Key, found.sizeBytes); err != nil {
-			return messages.CacheGetReply{}, err
-		}
 	}
 	s.counters.count(tenant, found.found)
 	return messages.CacheGetReply{Found: found.found, CacheEntry: found.CacheEntry}, nil
@@ -129,15 +150,10 @@ func (s *Service) reserve(ctx context.Context, size int64) (release func(), err 
 
 // Set stores a value, with a condition if one is given. Repeating an unconditional set is harmless.
 func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (messages.CacheSetReply, error) {
-	value, err := messages.Compact(m.Value)
-	if err != nil {
-		return messages.CacheSetReply{}, err
-	}
-	e := newEntry{entryKey: entryKey{tenant, m.Key}, value: value, tags: m.Tags}
-	if !m.NoExpiry {
-		e.ttl = seconds(messages.TTL(m.TTLSeconds, messages.DefaultTTL))
-	}
+	e, err := entryToSet(tenant, m)
 	switch {
+	case err != nil:
+		return messages.CacheSetReply{}, err
 	case m.IfAbsent:
 		return s.setIfVersion(ctx, e, 0)
 	case m.IfVersion != nil:
@@ -150,6 +166,29 @@ func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (
 	default:
 		return s.sets.Do(ctx, e)
 	}
+}
+
+// beginSet is Set without waiting. Conditional sets are not batched.
+func (s *Service) beginSet(d bus.Deferred[messages.CacheSetReply], tenant string, m messages.CacheSet) {
+	if m.Conditional() {
+		d.Go(func(ctx context.Context) (messages.CacheSetReply, error) { return s.Set(ctx, tenant, m) })
+		return
+	}
+	e, err := entryToSet(tenant, m)
+	if err != nil {
+		d.Reply(messages.CacheSetReply{}, err)
+		return
+	}
+	s.sets.Submit(d.Deadline(), e, d.Reply)
+}
+
+func entryToSet(tenant string, m messages.CacheSet) (newEntry, error) {
+	value, err := messages.Compact(m.Value)
+	e := newEntry{entryKey: entryKey{tenant, m.Key}, value: value, tags: m.Tags}
+	if !m.NoExpiry {
+		e.ttl = seconds(messages.TTL(m.TTLSeconds, messages.DefaultTTL))
+	}
+	return e, err
 }
 
 // setAttempts bounds how often a set that must be the first loses against one that began later and is gone again.
@@ -342,10 +381,7 @@ func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys
 
 // Touch renews the time to live of a live entry, by its own original TTL or the given one.
 func (s *Service) Touch(ctx context.Context, tenant string, m messages.CacheTouch) (messages.CacheTouchReply, error) {
-	t := touch{entryKey: entryKey{tenant, m.Key}}
-	if m.TTLSeconds != nil {
-		t.ttl = seconds(messages.TTL(m.TTLSeconds, 0))
-	}
+	t := newTouch(tenant, m)
 	if messages.Keyed(ctx) {
 		return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheTouchReply, error) {
 			touched, err := touchEntries(ctx, db, []touch{t})
@@ -353,6 +389,11 @@ func (s *Service) Touch(ctx context.Context, tenant string, m messages.CacheTouc
 		})
 	}
 	return s.touches.Do(ctx, t)
+}
+
+// beginTouch is Touch without waiting.
+func (s *Service) beginTouch(d bus.Deferred[messages.CacheTouchReply], tenant string, m messages.CacheTouch) {
+	s.touches.Submit(d.Deadline(), newTouch(tenant, m), d.Reply)
 }
 
 // Increment adds to the whole number under a key.

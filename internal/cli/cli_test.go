@@ -109,7 +109,8 @@ func TestSecondSignal(t *testing.T) {
 func child(t *testing.T, run string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
-	cmd.Env = []string{childVariable + "=" + run, "PATH=" + os.Getenv("PATH")}
+	// With -cover the program would otherwise complain that it has nowhere to leave its counts.
+	cmd.Env = []string{childVariable + "=" + run, "PATH=" + os.Getenv("PATH"), "GOCOVERDIR=" + t.TempDir()}
 	return cmd
 }
 

@@ -116,9 +116,7 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener, conn
 	case err := <-failed:
 		return err
 	case <-conn.Closed():
-		_ = server.Close()
-		<-failed
-		return errors.New("NATS closed the connection")
+		return errors.Join(errors.New("NATS closed the connection"), server.Close(), ended(<-failed))
 	case <-ctx.Done():
 	}
 	stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
@@ -127,7 +125,14 @@ func serve(ctx context.Context, server *http.Server, listener net.Listener, conn
 	if err != nil {
 		err = fmt.Errorf("waiting %s for requests at work: %w", stopTimeout, errors.Join(err, server.Close()))
 	}
-	<-failed
+	return errors.Join(err, ended(<-failed))
+}
+
+// ended returns nil when the server ended because it was told to.
+func ended(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }
 

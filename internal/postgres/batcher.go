@@ -52,20 +52,30 @@ type Result[Out any] struct {
 // that the item runs, and only the result is lost. When a run fails because of what an item holds, or panics, the batch
 // is divided until the item at fault fails alone.
 type Batcher[In, Out any] struct {
-	cfg     BatcherConfig[In]
-	run     func(ctx context.Context, items []In, results []Result[Out]) error
-	mu      sync.Mutex
-	waiting []*batchItem[In, Out]
-	running int
-	closed  bool
-	idle    sync.Cond // signalled when running falls to 0
+	cfg       BatcherConfig[In]
+	run       func(ctx context.Context, items []In, results []Result[Out]) error
+	mu        sync.Mutex
+	waiting   []batchItem[In, Out]
+	spare     []batchItem[In, Out] // the memory of a queue that was emptied
+	running   int
+	closed    bool
+	idle      sync.Cond // signalled when running falls to 0
+	answering sync.WaitGroup
 }
 
 type batchItem[In, Out any] struct {
-	ctx    context.Context // the caller's, asked only whether it has ended
-	in     In
-	result Result[Out]
-	done   chan struct{}
+	in       In
+	ctx      context.Context // of a caller that waits, asked only whether it has ended; nil when nobody waits
+	deadline time.Time       // when nobody waits
+	answer   func(Out, error)
+}
+
+// gone reports whether nobody wants the result any more.
+func (i *batchItem[In, Out]) gone(now time.Time) bool {
+	if i.ctx != nil {
+		return i.ctx.Err() != nil
+	}
+	return now.After(i.deadline)
 }
 
 // NewBatcher returns a batcher around run, which sets one result for each item, or returns the error that is everyone's.
@@ -97,21 +107,38 @@ func orDefault(n, otherwise int) int {
 // Do has the item run in a batch and returns its result, or the contract's error for what went wrong. When the context
 // ends first the item may have run, or may run yet.
 func (b *Batcher[In, Out]) Do(ctx context.Context, in In) (Out, error) {
-	item := &batchItem[In, Out]{ctx: ctx, in: in, done: make(chan struct{})}
-	if err := b.enqueue(item); err != nil {
-		var none Out
-		return none, err
-	}
+	var result Result[Out]
+	answered := make(chan struct{})
+	b.enqueue(batchItem[In, Out]{in: in, ctx: ctx, answer: func(out Out, err error) {
+		result = Result[Out]{out, err}
+		close(answered)
+	}})
 	select {
-	case <-item.done:
-		return item.result.Value, mapError(ctx, item.result.Err, b.cfg.ReadOnly)
+	case <-answered:
+		return result.Value, mapError(ctx, result.Err, b.cfg.ReadOnly)
 	case <-ctx.Done():
 		var none Out
 		return none, mapError(ctx, ctx.Err(), b.cfg.ReadOnly)
 	}
 }
 
-func (b *Batcher[In, Out]) enqueue(item *batchItem[In, Out]) error {
+// Submit has the item run in a batch, unless its deadline passes before, and calls answer with the result: once, on
+// another goroutine or before Submit returns. Answer must not wait for anything. It costs less than Do, because no
+// goroutine waits.
+func (b *Batcher[In, Out]) Submit(deadline time.Time, in In, answer func(Out, error)) {
+	b.enqueue(batchItem[In, Out]{in: in, deadline: deadline, answer: func(out Out, err error) {
+		answer(out, mapError(context.Background(), err, b.cfg.ReadOnly))
+	}})
+}
+
+func (b *Batcher[In, Out]) enqueue(item batchItem[In, Out]) {
+	if err := b.tryEnqueue(item); err != nil {
+		var none Out
+		item.answer(none, err)
+	}
+}
+
+func (b *Batcher[In, Out]) tryEnqueue(item batchItem[In, Out]) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	switch {
@@ -123,47 +150,68 @@ func (b *Batcher[In, Out]) enqueue(item *batchItem[In, Out]) error {
 	b.waiting = append(b.waiting, item)
 	if b.running < b.cfg.Slots {
 		b.running++
-		go b.runAll()
+		go b.runNext()
 	}
 	return nil
 }
 
-// Close lets what was accepted run to its end, waits for it, and refuses the rest.
+// Close lets what was accepted run to its end, waits until it is answered, and refuses the rest.
 func (b *Batcher[In, Out]) Close() {
 	b.mu.Lock()
-	defer b.mu.Unlock()
 	b.closed = true
 	for b.running > 0 {
 		b.idle.Wait()
 	}
+	b.mu.Unlock()
+	b.answering.Wait()
 }
 
-// runAll holds a slot: it runs batches as long as there are items.
-func (b *Batcher[In, Out]) runAll() {
-	for {
-		batch := b.take()
-		if batch == nil {
-			return
-		}
+// runNext runs a batch in the slot that its goroutine holds, hands the slot on, and answers: PostgreSQL works on the next
+// batch while the answers of this one go out.
+func (b *Batcher[In, Out]) runNext() {
+	batch, late := b.take()
+	defer b.answering.Done()
+	results := make([]Result[Out], len(batch))
+	if len(batch) > 0 {
 		// Detached on purpose: no caller's deadline may end the work of its companions.
 		ctx, cancel := context.WithTimeout(context.Background(), b.cfg.Timeout)
-		b.runBatch(ctx, batch)
+		b.runBatch(ctx, batch, results)
 		cancel()
-		for _, item := range batch {
-			close(item.done)
-		}
+	}
+	b.handOn()
+	for i := range batch {
+		batch[i].answer(results[i].Value, results[i].Err)
+	}
+	for i := range late {
+		var none Out
+		late[i].answer(none, context.DeadlineExceeded)
 	}
 }
 
-// take removes the next batch from the queue, without the items whose callers have gone. When nothing waits it gives
-// back the slot and returns nil.
-func (b *Batcher[In, Out]) take() []*batchItem[In, Out] {
+// handOn gives the slot to the next batch, or back when nothing waits.
+func (b *Batcher[In, Out]) handOn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var batch []*batchItem[In, Out]
+	if len(b.waiting) > 0 {
+		go b.runNext()
+		return
+	}
+	b.running--
+	b.idle.Broadcast()
+}
+
+// take removes the next batch from the queue, and what nobody wants any more.
+func (b *Batcher[In, Out]) take() (batch, late []batchItem[In, Out]) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.answering.Add(1)
+	now := time.Now()
 	taken, bytes := 0, 0
-	for _, item := range b.waiting {
-		if item.ctx.Err() != nil {
+	batch = make([]batchItem[In, Out], 0, min(len(b.waiting), b.cfg.MaxItems))
+	for i := range b.waiting {
+		item := &b.waiting[i]
+		if item.gone(now) {
+			late = append(late, *item)
 			taken++
 			continue
 		}
@@ -171,50 +219,44 @@ func (b *Batcher[In, Out]) take() []*batchItem[In, Out] {
 		if len(batch) == b.cfg.MaxItems || len(batch) > 0 && bytes+size > b.cfg.MaxBytes {
 			break
 		}
-		batch, bytes, taken = append(batch, item), bytes+size, taken+1
+		batch, bytes, taken = append(batch, *item), bytes+size, taken+1
 	}
-	b.waiting = append(b.waiting[:0:0], b.waiting[taken:]...)
-	if batch == nil {
-		b.running--
-		b.idle.Broadcast()
-	}
-	return batch
+	// What is left moves into the memory of the queue before, and this one's is emptied for the next.
+	left := append(b.spare[:0], b.waiting[taken:]...)
+	clear(b.waiting)
+	b.waiting, b.spare = left, b.waiting[:0]
+	return batch, late
 }
 
 // runBatch runs the items together. If what one of them holds makes the run fail, each half is run by itself, down to
 // the single item: a statement that PostgreSQL refused has changed nothing.
-func (b *Batcher[In, Out]) runBatch(ctx context.Context, batch []*batchItem[In, Out]) {
-	err := b.tryRun(ctx, batch)
+func (b *Batcher[In, Out]) runBatch(ctx context.Context, batch []batchItem[In, Out], results []Result[Out]) {
+	err := b.tryRun(ctx, batch, results)
 	switch {
 	case err == nil:
 	case len(batch) > 1 && isItemFault(err):
-		b.runBatch(ctx, batch[:len(batch)/2])
-		b.runBatch(ctx, batch[len(batch)/2:])
+		half := len(batch) / 2
+		b.runBatch(ctx, batch[:half], results[:half])
+		b.runBatch(ctx, batch[half:], results[half:])
 	default:
-		for _, item := range batch {
-			item.result.Err = err
+		for i := range results {
+			results[i] = Result[Out]{Err: err}
 		}
 	}
 }
 
-func (b *Batcher[In, Out]) tryRun(ctx context.Context, batch []*batchItem[In, Out]) (err error) {
+func (b *Batcher[In, Out]) tryRun(ctx context.Context, batch []batchItem[In, Out], results []Result[Out]) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = panicError{fmt.Sprintf("panic in a batch: %v\n%s", p, debug.Stack())}
 		}
 	}()
 	items := make([]In, len(batch))
-	for i, item := range batch {
-		items[i] = item.in
+	for i := range batch {
+		items[i] = batch[i].in
 	}
-	results := make([]Result[Out], len(batch))
-	if err := b.run(ctx, items, results); err != nil {
-		return err
-	}
-	for i, item := range batch {
-		item.result = results[i]
-	}
-	return nil
+	clear(results)
+	return b.run(ctx, items, results)
 }
 
 type panicError struct{ text string }
