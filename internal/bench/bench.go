@@ -15,8 +15,11 @@ type Config struct {
 	ValueBytes int
 	// Callers are the numbers of concurrent callers to measure. Defaults to 1, 16, 64 and 256.
 	Callers []int
-	// Duration of each measurement, after a warm-up of a quarter of it. Defaults to 5 s.
+	// Duration of each measurement, all rounds together, after warm-ups of a quarter of it. Defaults to 6 s.
 	Duration time.Duration
+	// Rounds in which each case gets its turn, so that a machine that is slow for a while is slow for all of them.
+	// Defaults to 3.
+	Rounds int
 	// Only names the cases to run. Defaults to all.
 	Only []string
 	// Redis is the address of a Redis to compare with; empty leaves it out.
@@ -41,7 +44,10 @@ func (c *Config) setDefaults() {
 		c.Callers = []int{1, 16, 64, 256}
 	}
 	if c.Duration <= 0 {
-		c.Duration = 5 * time.Second
+		c.Duration = 6 * time.Second
+	}
+	if c.Rounds <= 0 {
+		c.Rounds = 3
 	}
 }
 
@@ -56,13 +62,24 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer stack.stop()
-	var results []Result
-	for _, benchCase := range selectCases(cfg) {
-		measured, err := runCase(ctx, cfg, stack, benchCase, progress)
-		if err != nil {
-			return fmt.Errorf("%s: %w", benchCase.name, err)
+	cases := selectCases(cfg)
+	if len(cases) == 0 {
+		return fmt.Errorf("there is no case %q; --help lists them", cfg.Only)
+	}
+	results := make([]Result, 0, len(cases)*len(cfg.Callers))
+	for _, callers := range cfg.Callers {
+		measured := make([]measurement, len(cases))
+		for round := range cfg.Rounds {
+			for i, c := range cases {
+				progress.show("%d callers, round %d of %d: %s", callers, round+1, cfg.Rounds, c.name)
+				if err := measure(ctx, cfg, stack, c, callers, progress, &measured[i]); err != nil {
+					return fmt.Errorf("%s: %w", c.name, err)
+				}
+			}
 		}
-		results = append(results, measured...)
+		for i, c := range cases {
+			results = append(results, measured[i].result(c.name, callers))
+		}
 	}
 	progress.clear()
 	if cfg.JSON {
@@ -71,29 +88,24 @@ func Run(ctx context.Context, cfg Config) error {
 	return writeTable(cfg.Out, results)
 }
 
-// runCase starts what the case needs, and measures it with each number of callers.
-func runCase(ctx context.Context, cfg Config, stack *stack, c benchCase, progress *progress) ([]Result, error) {
-	progress.show("%s: preparing", c.name)
+// measure starts what the case needs, warms it up, and adds one round to the measurement.
+func measure(ctx context.Context, cfg Config, stack *stack, c benchCase, callers int, progress *progress, m *measurement) error {
 	run, err := c.start(ctx, cfg, stack, progress)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer run.stop()
-	var results []Result
-	for _, callers := range cfg.Callers {
-		progress.show("%s: %d callers", c.name, callers)
-		if _, err := load(ctx, callers, cfg.Duration/4, run.operation); err != nil {
-			return nil, err
-		}
-		before := stack.cpu()
-		measured, err := load(ctx, callers, cfg.Duration, run.operation)
-		if err != nil {
-			return nil, err
-		}
-		result := measured.result(c.name, callers, run.itemsPerOperation)
-		result.CPU = cpuPerOperation(before, stack.cpu(), measured.operations)
-		results = append(results, result)
-		progress.show("%s: %d callers: %.0f/s", c.name, callers, result.PerSecond)
+	slice := cfg.Duration / time.Duration(cfg.Rounds)
+	if _, err := load(ctx, callers, slice/4, run.operation); err != nil {
+		return err
 	}
-	return results, nil
+	before := stack.cpu()
+	round, err := load(ctx, callers, slice, run.operation)
+	if err != nil {
+		return err
+	}
+	round.cpu = stack.cpu().since(before)
+	round.itemsPerOperation = run.itemsPerOperation
+	m.add(round)
+	return ctx.Err()
 }

@@ -3,7 +3,6 @@ package bench
 import (
 	"bytes"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -62,16 +61,23 @@ func statTime(pid, n int) time.Duration {
 	return time.Duration(ticks) * clockTick
 }
 
-// cpuPerOperation returns the microseconds of CPU for each operation, by program, and their sum as "all".
-func cpuPerOperation(before, after cpuTimes, operations int64) map[string]float64 {
+// since returns what was used after the earlier reading.
+func (c cpuTimes) since(before cpuTimes) cpuTimes {
+	spent := cpuTimes{}
+	for program, used := range c {
+		spent[program] = used - before[program]
+	}
+	return spent
+}
+
+// perOperation returns the microseconds of CPU for each operation, by program, and their sum as "all".
+func (c cpuTimes) perOperation(operations int64) map[string]float64 {
 	per := map[string]float64{}
-	for program := range maps.Keys(after) {
-		spent := after[program] - before[program]
-		if spent <= 0 || operations == 0 {
-			continue
+	for program, spent := range c {
+		if spent > 0 && operations > 0 {
+			per[program] = float64(spent.Microseconds()) / float64(operations)
+			per["all"] += per[program]
 		}
-		per[program] = float64(spent.Microseconds()) / float64(operations)
-		per["all"] += per[program]
 	}
 	return per
 }

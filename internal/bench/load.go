@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,11 +14,29 @@ import (
 // operation does one thing, with a random number that chooses the key.
 type operation func(ctx context.Context, random uint64) error
 
-// measurement is what a load saw.
+// measurement is what one or several rounds of load saw.
 type measurement struct {
-	operations int64
-	took       time.Duration
-	latency    *hdrhistogram.Histogram // microseconds
+	operations        int64
+	took              time.Duration
+	rates             []float64               // operations per second of each round
+	latency           *hdrhistogram.Histogram // microseconds
+	cpu               cpuTimes
+	itemsPerOperation int
+}
+
+// add puts another round to those before.
+func (m *measurement) add(round measurement) {
+	if m.latency == nil {
+		*m = round
+		return
+	}
+	m.operations += round.operations
+	m.took += round.took
+	m.rates = append(m.rates, round.rates...)
+	m.latency.Merge(round.latency)
+	for program, spent := range round.cpu {
+		m.cpu[program] += spent
+	}
 }
 
 // maxLatency is the longest latency that is told from others.
@@ -41,6 +60,7 @@ func load(ctx context.Context, callers int, duration time.Duration, op operation
 		m.latency.Merge(histogram)
 	}
 	m.operations = m.latency.TotalCount()
+	m.rates = []float64{float64(m.operations) / m.took.Seconds()}
 	return m, errors.Join(errs...)
 }
 
@@ -60,10 +80,13 @@ func repeat(ctx context.Context, stopAll context.CancelFunc, seed uint64, histog
 	return nil
 }
 
-func (m measurement) result(name string, callers, itemsPerOperation int) Result {
-	perSecond := float64(m.operations) / m.took.Seconds()
+// result takes the median of the rounds.
+func (m measurement) result(name string, callers int) Result {
+	rates := slices.Sorted(slices.Values(m.rates))
+	median := rates[len(rates)/2]
 	return Result{
-		Case: name, Callers: callers, PerSecond: perSecond, ItemsPerSecond: perSecond * float64(itemsPerOperation),
+		Case: name, Callers: callers, PerSecond: median, ItemsPerSecond: median * float64(m.itemsPerOperation),
 		P50MS: float64(m.latency.ValueAtQuantile(50)) / 1000, P99MS: float64(m.latency.ValueAtQuantile(99)) / 1000,
+		CPU: m.cpu.perOperation(m.operations),
 	}
 }

@@ -73,6 +73,10 @@ func kvPut(cfg Config, kv jetstream.KeyValue) operation {
 func startRedis(newOperation func(cfg Config, client *redis.Client) operation) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
 		client := redis.NewClient(&redis.Options{Addr: cfg.Redis})
+		running := &running{newOperation(cfg, client), 1, func() { _ = client.Close() }}
+		if s.redisLoaded {
+			return running, nil
+		}
 		value := string(benchValue(cfg.ValueBytes))
 		const chunk = 1000
 		for first := 0; first < cfg.Keys; first += chunk {
@@ -85,7 +89,8 @@ func startRedis(newOperation func(cfg Config, client *redis.Client) operation) f
 				return nil, fmt.Errorf("loading Redis at %s: %w", cfg.Redis, errors.Join(err, client.Close()))
 			}
 		}
-		return &running{newOperation(cfg, client), 1, func() { _ = client.Close() }}, nil
+		s.redisLoaded = true
+		return running, nil
 	}
 }
 

@@ -30,14 +30,14 @@ const (
 
 // stack is what all cases share: PostgreSQL, nats-server, and connections to it.
 type stack struct {
-	dir      string
-	profile  string // folder of CPU profiles, or empty
-	postgres *devstack.Postgres
-	nats     *role
-	natsURL  string
-	conns    []*bus.Conn
-	roles    map[string]*role // those that run at the moment
-	loaded   bool             // whether the keys are in the cache
+	dir                 string
+	profile             string // folder of CPU profiles, or empty
+	postgres            *devstack.Postgres
+	nats                *role
+	natsURL             string
+	conns               []*bus.Conn
+	roles               map[string]*role // those that run at the moment
+	loaded, redisLoaded bool             // whether the keys are there
 }
 
 func startStack(ctx context.Context, profile string) (s *stack, err error) {

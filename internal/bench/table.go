@@ -31,11 +31,21 @@ func writeJSON(w io.Writer, results []Result) error {
 // writeTable writes Markdown that also reads well in a terminal.
 func writeTable(w io.Writer, results []Result) error {
 	table := tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
-	_, _ = fmt.Fprintln(table, "| case\t| callers\t| operations/s\t| items/s\t| p50 ms\t| p99 ms\t| CPU µs per operation\t|")
-	_, _ = fmt.Fprintln(table, "| ---\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---\t|")
+	_, _ = fmt.Fprintln(table, "| case\t| callers\t| operations/s\t| × echo\t| items/s\t| p50 ms\t| p99 ms\t| CPU µs per operation\t|")
+	_, _ = fmt.Fprintln(table, "| ---\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---:\t| ---\t|")
+	echo := map[int]float64{}
 	for _, r := range results {
-		_, _ = fmt.Fprintf(table, "| %s\t| %d\t| %.0f\t| %.0f\t| %.2f\t| %.2f\t| %s\t|\n",
-			r.Case, r.Callers, r.PerSecond, r.ItemsPerSecond, r.P50MS, r.P99MS, cpuText(r.CPU))
+		if r.Case == echoCase {
+			echo[r.Callers] = r.PerSecond
+		}
+	}
+	for _, r := range results {
+		ratio := "-"
+		if echo[r.Callers] > 0 {
+			ratio = fmt.Sprintf("%.2f", r.PerSecond/echo[r.Callers])
+		}
+		_, _ = fmt.Fprintf(table, "| %s\t| %d\t| %.0f\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %s\t|\n",
+			r.Case, r.Callers, r.PerSecond, ratio, r.ItemsPerSecond, r.P50MS, r.P99MS, cpuText(r.CPU))
 	}
 	return table.Flush()
 }
