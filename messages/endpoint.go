@@ -94,5 +94,8 @@ func Endpoints() []EndpointInfo {
 		CacheDeleteManyEndpoint.Info(),
 		CacheTouchEndpoint.Info(),
 		CacheIncrementEndpoint.Info(),
+		CacheKeysEndpoint.Info(),
+		CacheGetByTagsEndpoint.Info(),
+		CacheClearEndpoint.Info(),
 	}
 }

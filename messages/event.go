@@ -47,6 +47,7 @@ func (e EventInfo) Subject(tenant string) string { return eventPrefix + tenant +
 // Events returns the table of all events.
 func Events() []EventInfo {
 	return []EventInfo{
+		CacheInvalidatedEvent.Info(),
 		CacheCleanupEvent.Info(),
 		IdempotencyCleanupEvent.Info(),
 	}

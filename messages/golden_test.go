@@ -154,7 +154,9 @@ func TestSchemas(t *testing.T) {
 			unknown := parse(t, string(g.files(t)[g.name+".json"])).(map[string]any)
 			unknown["unknown"] = true
 			require.Equal(t, kind == "request", schema.Validate(unknown) != nil, "requests are strict, replies may grow")
-			require.Error(t, schema.Validate(map[string]any{}), "every message has a field that it must have")
+			if g.name != "cache.keys.request" && g.name != "cache.clear.request" { // whose fields are all optional
+				require.Error(t, schema.Validate(map[string]any{}), "every message has a field that it must have")
+			}
 		})
 	}
 	files, err := filepath.Glob("schemas/*.json")

@@ -11,6 +11,10 @@ const (
 	MaxCacheValueBytes = 4 << 20
 	// MaxReplyBytes bounds the values of one reply; it leaves room for the rest within the 8 MiB of max_payload.
 	MaxReplyBytes = 7 << 20
+	// DefaultPage and MaxPage bound the elements of one page of a list; MaxPageBytes its values.
+	DefaultPage  = 100
+	MaxPage      = 1000
+	MaxPageBytes = 1 << 20
 	// MaxNesting bounds how deep objects and arrays of a request may lie in each other.
 	MaxNesting = 512
 	// MaxTTL bounds every time to live: ten years of 365 days.

@@ -45,6 +45,20 @@ func checkTags(field string, tags []string) error {
 	return nil
 }
 
+func checkSomeTags(field string, tags []string) error {
+	if err := checkCount(field, len(tags), MaxTags); err != nil {
+		return err
+	}
+	return checkTags(field, tags)
+}
+
+func checkPrefix(field, prefix string) error {
+	if prefix == "" {
+		return nil
+	}
+	return checkString(field, prefix, MaxKeyBytes)
+}
+
 func checkCount(field string, n, limit int) error {
 	if n < 1 || n > limit {
 		return Invalid(field, "has %d elements; it must have 1 to %d", n, limit)

@@ -33,6 +33,16 @@ func (c *Conn) EnsureEventStream(ctx context.Context) error {
 	return nil
 }
 
+// Announce publishes an event that is not kept: it reaches who listens at the moment, and is lost if NATS cannot be
+// reached. It does not wait.
+func Announce[Body any](conn *Conn, event messages.Event[Body], tenant string, body Body) error {
+	data, err := messages.Encode(body)
+	if err != nil {
+		return err
+	}
+	return conn.nc.Publish(event.Info().Subject(tenant), data)
+}
+
 // PublishEvent publishes a kept event and returns when the stream has it. The id makes repetition harmless: within the
 // duplicate window the stream keeps one message of an id.
 func PublishEvent[Body any](ctx context.Context, conn *Conn, event messages.Event[Body], tenant, id string, body Body) error {

@@ -63,18 +63,22 @@ func getEntries(ctx context.Context, db postgres.Querier, keys []entryKey) (map[
 }
 
 // newSetBatcher returns the batcher of unconditional sets.
-func newSetBatcher(pool *postgres.Pool) *postgres.Batcher[newEntry, messages.CacheSetReply] {
+func (s *Service) newSetBatcher() *postgres.Batcher[newEntry, messages.CacheSetReply] {
 	run := func(ctx context.Context, entries []newEntry, results []postgres.Result[messages.CacheSetReply]) error {
 		last, step := collapse(entries)
-		return pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
+		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
 			stored, err := upsert(ctx, db, last, step)
+			if err != nil {
+				return err
+			}
+			s.announceOverwritten(stored)
 			overtaken := make(map[entryKey]int64, len(last))
 			for i, e := range slices.Backward(entries) {
-				results[i].Value = stored[e.entryKey]
+				results[i].Value = stored[e.entryKey].CacheSetReply
 				results[i].Value.Version -= overtaken[e.entryKey]
 				overtaken[e.entryKey]++
 			}
-			return err
+			return nil
 		})
 	}
 	return postgres.NewBatcher(postgres.BatcherConfig[newEntry]{

@@ -16,5 +16,8 @@ func (s *Service) Endpoints() []bus.Binding {
 		bus.Bind(messages.CacheDeleteManyEndpoint, s.DeleteMany),
 		bus.BindDeferred(messages.CacheTouchEndpoint, s.Touch, s.beginTouch),
 		bus.Bind(messages.CacheIncrementEndpoint, s.Increment),
+		bus.Bind(messages.CacheKeysEndpoint, s.Keys),
+		bus.Bind(messages.CacheGetByTagsEndpoint, s.GetByTags),
+		bus.Bind(messages.CacheClearEndpoint, s.Clear),
 	}
 }

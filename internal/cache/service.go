@@ -20,6 +20,9 @@ const defaultLargeBytes = 128 << 20
 
 // Config sets up a Service.
 type Config struct {
+	// Invalidated is told which entries were deleted, cleared or overwritten, once for each batch and tenant, after the
+	// change is durable. It must not wait. Defaults to nothing.
+	Invalidated func(tenant string, event messages.CacheInvalidated)
 	// LargeBytes bounds the bytes of values over 64 KiB, and of replies of get_many, that are read at once.
 	// Defaults to 128 MiB.
 	LargeBytes int64
@@ -36,6 +39,8 @@ type Service struct {
 	counters *counters
 	large    *semaphore.Weighted
 	maxLarge int64
+
+	invalidated func(tenant string, event messages.CacheInvalidated)
 }
 
 // isLarge reports whether the value must be read by itself.
@@ -49,9 +54,12 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Service{pool: pool, maxLarge: cfg.LargeBytes, large: semaphore.NewWeighted(cfg.LargeBytes)}
+	s := &Service{pool: pool, maxLarge: cfg.LargeBytes, large: semaphore.NewWeighted(cfg.LargeBytes), invalidated: cfg.Invalidated}
+	if s.invalidated == nil {
+		s.invalidated = func(string, messages.CacheInvalidated) {}
+	}
 	s.gets = newGetBatcher(pool)
-	s.sets = newSetBatcher(pool)
+	s.sets = s.newSetBatcher()
 	s.touches = newTouchBatcher(pool)
 	s.counters = newCounters(pool, cfg.Log)
 	return s
@@ -161,7 +169,7 @@ func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (
 	case messages.Keyed(ctx):
 		return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
 			stored, err := upsert(ctx, db, []newEntry{e}, 1)
-			return stored[e.entryKey], err
+			return stored[e.entryKey].CacheSetReply, err
 		})
 	default:
 		return s.sets.Do(ctx, e)
@@ -196,7 +204,7 @@ const setAttempts = 10
 
 // setIfVersion stores the entry if the live one has this version; 0 means that there must be none.
 func (s *Service) setIfVersion(ctx context.Context, e newEntry, version int64) (messages.CacheSetReply, error) {
-	return postgres.InStatement(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
+	reply, err := postgres.InStatement(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
 		for range setAttempts {
 			reply, decided, err := compareAndSet(ctx, db, e, version)
 			if decided || err != nil {
@@ -208,6 +216,23 @@ func (s *Service) setIfVersion(ctx context.Context, e newEntry, version int64) (
 			Details: messages.ErrorDetails{Outcome: messages.OutcomeNotApplied},
 		}
 	})
+	if err == nil && reply.Stored && version > 0 {
+		s.invalidated(e.tenant, messages.CacheInvalidated{Keys: []messages.CacheKeyVersion{{Key: e.key, Version: reply.Version}}})
+	}
+	return reply, err
+}
+
+// announceOverwritten tells of the entries that were there before, one message for each tenant.
+func (s *Service) announceOverwritten(stored map[entryKey]storedEntry) {
+	overwritten := map[string][]messages.CacheKeyVersion{}
+	for key, e := range stored {
+		if e.overwrote {
+			overwritten[key.tenant] = append(overwritten[key.tenant], messages.CacheKeyVersion{Key: key.key, Version: e.Version})
+		}
+	}
+	for tenant, keys := range overwritten {
+		s.invalidated(tenant, messages.CacheInvalidated{Keys: keys})
+	}
 }
 
 // compareAndSet locks the live entry, compares, and writes. It is undecided when no entry was to be seen, and yet another
@@ -314,10 +339,15 @@ func (s *Service) SetMany(ctx context.Context, tenant string, m messages.CacheSe
 	if err != nil {
 		return messages.CacheSetManyReply{}, err
 	}
-	return postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetManyReply, error) {
-		stored, err := upsert(ctx, db, entries, 1)
+	var stored map[entryKey]storedEntry
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetManyReply, error) {
+		stored, err = upsert(ctx, db, entries, 1)
 		return messages.CacheSetManyReply{Stored: len(stored)}, err
 	})
+	if err == nil {
+		s.announceOverwritten(stored)
+	}
+	return reply, err
 }
 
 // newEntries applies the common TTL and tags, and keeps the last entry of each key, sorted by key.
@@ -346,37 +376,55 @@ func newEntries(tenant string, m messages.CacheSetMany) ([]newEntry, error) {
 
 // Delete deletes the entry of a key, at a given version if one is named. Deleting what is not there is deleted:false.
 func (s *Service) Delete(ctx context.Context, tenant string, m messages.CacheDelete) (messages.CacheDeleteReply, error) {
-	return postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheDeleteReply, error) {
-		deleted, err := deleteEntries(ctx, db, tenant, []string{m.Key}, m.IfVersion)
-		return messages.CacheDeleteReply{Deleted: deleted == 1}, err
-	})
+	many, err := s.deleteKeys(ctx, tenant, []string{m.Key}, condition{version: m.IfVersion})
+	return messages.CacheDeleteReply{Deleted: many.Deleted == 1}, err
 }
 
 // DeleteMany deletes the entries of the keys in one statement and counts those that were live.
 func (s *Service) DeleteMany(ctx context.Context, tenant string, m messages.CacheDeleteMany) (messages.CacheDeleteManyReply, error) {
-	return postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheDeleteManyReply, error) {
-		deleted, err := deleteEntries(ctx, db, tenant, m.Keys, nil)
-		return messages.CacheDeleteManyReply{Deleted: deleted}, err
-	})
+	return s.deleteKeys(ctx, tenant, m.Keys, condition{})
 }
 
-// deleteEntries locks in the order of the keys, so that two deletes of the same keys cannot wait for each other.
-func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys []string, version *int64) (int, error) {
+func (s *Service) deleteKeys(ctx context.Context, tenant string, keys []string, only condition) (messages.CacheDeleteManyReply, error) {
+	var removed []messages.CacheKeyVersion
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (reply messages.CacheDeleteManyReply, err error) {
+		removed, err = deleteEntries(ctx, db, tenant, keys, only)
+		return messages.CacheDeleteManyReply{Deleted: len(removed)}, err
+	})
+	if err == nil && len(removed) > 0 {
+		s.invalidated(tenant, messages.CacheInvalidated{Keys: removed})
+	}
+	return reply, err
+}
+
+// condition narrows what is deleted; its zero value does not.
+type condition struct {
+	version *int64
+	tags    []string
+	match   messages.Match
+}
+
+// deleteEntries removes entries, with their tags, and returns those that were live. It locks in the order of the keys, so
+// that two deletes of the same keys cannot wait for each other.
+func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys []string, only condition) ([]messages.CacheKeyVersion, error) {
 	const sql = `
 		WITH doomed AS MATERIALIZED (
 			SELECT key FROM morello.cache_entry
 			WHERE tenant = $1 AND key = ANY ($2) AND ($3::bigint IS NULL OR version = $3)
+				AND ($4::text[] IS NULL OR CASE WHEN $5 THEN tags @> $4 ELSE tags && $4 END)
 			ORDER BY key
 			FOR UPDATE
 		), removed AS (
 			DELETE FROM morello.cache_entry AS e USING doomed
 			WHERE e.tenant = $1 AND e.key = doomed.key
-			RETURNING e.tenant, e.key, e.tags, e.expires_at > now() AS live
+			RETURNING e.tenant, e.key, e.version, e.tags, e.expires_at > now() AS live
 		), ` + dropTags + `
-		SELECT count(*) FILTER (WHERE live) FROM removed`
-	var deleted int
-	err := db.QueryRow(ctx, sql, tenant, keys, version).Scan(&deleted)
-	return deleted, err
+		SELECT key, version FROM removed WHERE live`
+	rows, err := db.Query(ctx, sql, tenant, keys, only.version, only.tags, only.match == messages.MatchAll)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[messages.CacheKeyVersion])
 }
 
 // Touch renews the time to live of a live entry, by its own original TTL or the given one.
@@ -398,12 +446,18 @@ func (s *Service) beginTouch(d bus.Deferred[messages.CacheTouchReply], tenant st
 
 // Increment adds to the whole number under a key.
 func (s *Service) Increment(ctx context.Context, tenant string, m messages.CacheIncrement) (messages.CacheIncrementReply, error) {
-	return postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheIncrementReply, error) {
-		return increment(ctx, db, tenant, m)
+	overwrote := false
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (reply messages.CacheIncrementReply, err error) {
+		reply, overwrote, err = increment(ctx, db, tenant, m)
+		return reply, err
 	})
+	if overwrote {
+		s.invalidated(tenant, messages.CacheInvalidated{Keys: []messages.CacheKeyVersion{{Key: m.Key, Version: reply.Version}}})
+	}
+	return reply, err
 }
 
-func increment(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheIncrement) (messages.CacheIncrementReply, error) {
+func increment(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheIncrement) (reply messages.CacheIncrementReply, overwrote bool, err error) {
 	const sql = `
 		WITH upserted AS (
 			INSERT INTO morello.cache_entry AS e (tenant, key, value, version, ttl, expires_at, sweep_after, created_at)
@@ -418,23 +472,22 @@ func increment(ctx context.Context, db postgres.Querier, tenant string, m messag
 				created_at = CASE WHEN e.expires_at > now() THEN e.created_at ELSE excluded.created_at END,
 				tags = CASE WHEN e.expires_at > now() THEN e.tags END,
 				replaced_tags = CASE WHEN e.expires_at > now() THEN NULL ELSE e.tags END
-			RETURNING tenant, key, value, version, tags, replaced_tags
+			RETURNING tenant, key, value, version, tags, replaced_tags, e.xmax <> 0 AS overwrote
 		), ` + keepTags + `
-		SELECT value::bigint, version FROM upserted`
+		SELECT value::bigint, version, overwrote FROM upserted`
 	delta := int64(1)
 	if m.Delta != nil {
 		delta = *m.Delta
 	}
 	ttl := messages.TTL(m.TTLSeconds, messages.DefaultTTL).Seconds()
-	var reply messages.CacheIncrementReply
-	err := db.QueryRow(ctx, sql, tenant, m.Key, m.Initial, delta, ttl, m.TTLSeconds != nil).Scan(&reply.Value, &reply.Version)
+	err = db.QueryRow(ctx, sql, tenant, m.Key, m.Initial, delta, ttl, m.TTLSeconds != nil).Scan(&reply.Value, &reply.Version, &overwrote)
 	switch postgres.SQLState(err) {
 	case "22P02": // invalid_text_representation
-		return reply, &messages.Error{Code: messages.CodeConflict, Message: "the value under the key is no whole number"}
+		err = &messages.Error{Code: messages.CodeConflict, Message: "the value under the key is no whole number"}
 	case "22003": // numeric_value_out_of_range
-		return reply, &messages.Error{Code: messages.CodeConflict, Message: "the sum does not fit into 64 bits"}
+		err = &messages.Error{Code: messages.CodeConflict, Message: "the sum does not fit into 64 bits"}
 	}
-	return reply, err
+	return reply, overwrote, err
 }
 
 // seconds writes a duration as PostgreSQL's make_interval wants it.

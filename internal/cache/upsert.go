@@ -76,7 +76,7 @@ func (e newEntry) uniqueTags() []string {
 
 // upsert stores entries whose keys differ, sorted by key so that two statements cannot wait for each other, in one
 // statement. Versions grow by at least step.
-func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step int) (map[entryKey]messages.CacheSetReply, error) {
+func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step int) (map[entryKey]storedEntry, error) {
 	const sql = `
 		WITH upserted AS (
 			INSERT INTO morello.cache_entry AS e (tenant, key, value, version, ttl, expires_at, sweep_after, created_at, tags)
@@ -85,23 +85,30 @@ func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step i
 				coalesce(now() + make_interval(secs => ttl + ` + staleSeconds + `), 'infinity'), now(), tags::text[]
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[]) AS i (tenant, key, value, ttl, tags)
 			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + `, version = greatest(e.version + $6, excluded.version)
-			RETURNING tenant, key, version, expires_at, tags, replaced_tags
+			RETURNING tenant, key, version, expires_at, tags, replaced_tags, e.xmax <> 0 AS overwrote
 		), ` + keepTags + `
-		SELECT tenant, key, version, expires_at FROM upserted`
+		SELECT tenant, key, version, expires_at, overwrote FROM upserted`
 	columns := newUpsertColumns(entries)
 	rows, err := db.Query(ctx, sql, columns.tenants, columns.keys, columns.values, columns.ttls, columns.tags, step)
 	if err != nil {
 		return nil, err
 	}
-	stored := make(map[entryKey]messages.CacheSetReply, len(entries))
+	stored := make(map[entryKey]storedEntry, len(entries))
 	var k entryKey
-	var version int64
+	var e storedEntry
 	var life lifetime
-	_, err = pgx.ForEachRow(rows, []any{&k.tenant, &k.key, &version, &life.expiresAt}, func() error {
-		stored[k] = messages.CacheSetReply{Stored: true, Version: version, ExpiresAt: life.time()}
+	_, err = pgx.ForEachRow(rows, []any{&k.tenant, &k.key, &e.Version, &life.expiresAt, &e.overwrote}, func() error {
+		e.Stored, e.ExpiresAt = true, life.time()
+		stored[k] = e
 		return nil
 	})
 	return stored, err
+}
+
+// storedEntry is the reply to a set, and whether there was an entry before.
+type storedEntry struct {
+	messages.CacheSetReply
+	overwrote bool // PostgreSQL's xmax is set on a row that an upsert found and locked
 }
 
 // upsertColumns are the entries turned by 90 degrees, as unnest wants them.

@@ -11,6 +11,7 @@ import (
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/process"
+	"github.com/ai-cherry/morello/messages"
 )
 
 // largeShare is the part of memory for values that are too large for a batch.
@@ -35,7 +36,14 @@ func Run(ctx context.Context, cfg Config) error {
 
 // start brings up every capability and serves its endpoints.
 func start(ctx context.Context, p *process.Process) (func(context.Context) error, error) {
-	caches := cache.New(p.Pool, cache.Config{LargeBytes: config.Memory() / largeShare, Log: p.Log})
+	caches := cache.New(p.Pool, cache.Config{
+		LargeBytes: config.Memory() / largeShare, Log: p.Log,
+		Invalidated: func(tenant string, event messages.CacheInvalidated) {
+			if err := bus.Announce(p.Conn, messages.CacheInvalidatedEvent, tenant, event); err != nil {
+				p.Log.Debug("an invalidation could not be announced", "error", err)
+			}
+		},
+	})
 	server := bus.NewServer(p.Conn, p.ServerConfig(), caches.Endpoints())
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)

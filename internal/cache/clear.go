@@ -1,0 +1,107 @@
+package cache
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+const (
+	clearBatch = 1000
+	// clearShare of the deadline, in percent, is spent on removing; the rest is for the answer.
+	clearShare = 80
+)
+
+// Clear removes the entries of tags, with a prefix, or all, in batches that each begin after the last key of the one
+// before. With an idempotency key all batches are one transaction.
+func (s *Service) Clear(ctx context.Context, tenant string, m messages.CacheClear) (messages.CacheClearReply, error) {
+	until := clearUntil(ctx)
+	var reply messages.CacheClearReply
+	var err error
+	if messages.Keyed(ctx) {
+		reply, err = postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheClearReply, error) {
+			return clearAll(until, func(after string) (cleared, error) { return clearOnce(ctx, db, tenant, m, after) })
+		})
+	} else {
+		reply, err = clearAll(until, func(after string) (cleared, error) {
+			return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (cleared, error) {
+				return clearOnce(ctx, db, tenant, m, after)
+			})
+		})
+	}
+	if reply.Removed > 0 {
+		s.invalidated(tenant, messages.CacheInvalidated{Tags: m.Tags, Match: m.Match, Prefix: m.Prefix, All: m.All})
+	}
+	return reply, err
+}
+
+func clearUntil(ctx context.Context) time.Time {
+	deadline, given := ctx.Deadline()
+	if !given {
+		deadline = time.Now().Add(messages.CacheClearEndpoint.Timeout)
+	}
+	return time.Now().Add(time.Until(deadline) * clearShare / 100)
+}
+
+// cleared is what a batch did; last is where the next one begins, empty when there is none.
+type cleared struct {
+	removed int
+	last    string
+}
+
+func clearAll(until time.Time, batch func(after string) (cleared, error)) (messages.CacheClearReply, error) {
+	var reply messages.CacheClearReply
+	for after := ""; ; {
+		did, err := batch(after)
+		reply.Removed += int64(did.removed)
+		switch {
+		case err != nil:
+			return reply, err
+		case did.last == "":
+			return reply, nil
+		case time.Now().After(until):
+			reply.More = true
+			return reply, nil
+		}
+		after = did.last
+	}
+}
+
+// clearOnce finds a batch of keys and removes their entries.
+func clearOnce(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheClear, after string) (cleared, error) {
+	keys, more, err := keysToClear(ctx, db, tenant, m, after)
+	if err != nil || len(keys) == 0 {
+		return cleared{}, err
+	}
+	removed, err := deleteEntries(ctx, db, tenant, keys, condition{tags: m.Tags, match: m.Match})
+	did := cleared{removed: len(removed)}
+	if more {
+		did.last = keys[len(keys)-1]
+	}
+	return did, err
+}
+
+// keysToClear includes expired entries, which would otherwise keep their tags until they are swept.
+func keysToClear(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheClear, after string) ([]string, bool, error) {
+	if m.Tags != nil {
+		return taggedKeys(ctx, db, tenant, m.Tags, m.Match, after, clearBatch)
+	}
+	const sql = `
+		SELECT key FROM morello.cache_entry
+		WHERE tenant = $1 AND key >= $2 AND ($3 = '' OR key < $3) AND key > $4
+		ORDER BY key
+		LIMIT $5`
+	rows, err := db.Query(ctx, sql, tenant, m.Prefix, prefixEnd(m.Prefix), after, clearBatch+1)
+	if err != nil {
+		return nil, false, err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if len(keys) > clearBatch {
+		return keys[:clearBatch], true, err
+	}
+	return keys, false, err
+}
