@@ -13,19 +13,36 @@ var CacheGetEndpoint = Endpoint[CacheGet, CacheGetReply]{
 	Doc: "Returns the live entry of a key, or found:false.",
 }
 
-// CacheGet asks for the live entry of a key. It writes nothing.
+// CacheGet asks for the live entry of a key. It writes nothing, unless it misses and asks for a lease.
 type CacheGet struct {
 	// Key of 1 to 512 bytes, compared byte by byte.
 	Key string `json:"key" jsonschema:"minLength=1,maxLength=512"`
+	// Lease asks, on a miss, for the right to compute the value. Of all who ask one gets a lease token, for 10 seconds
+	// or until it sets the value; the others get lease_wait_ms. (Nishtala et al., Scaling Memcache at Facebook, 2013.)
+	Lease bool `json:"lease,omitzero"`
+	// StaleSeconds accepts, on a miss, a value that expired less than so long ago; up to 300, 0 when absent.
+	StaleSeconds float64 `json:"stale_seconds,omitzero" jsonschema:"minimum=0,maximum=300,default=0"`
 }
 
 // Validate reports the first field that is out of range.
-func (m CacheGet) Validate() error { return checkKey("key", m.Key) }
+func (m CacheGet) Validate() error {
+	if !(m.StaleSeconds >= 0) || m.StaleSeconds > MaxStale.Seconds() {
+		return Invalid("stale_seconds", "must be 0 to %.0f", MaxStale.Seconds())
+	}
+	return checkKey("key", m.Key)
+}
 
-// CacheGetReply holds the entry. A miss, an expired entry included, is found:false and nothing else.
+// CacheGetReply holds the entry. A miss, an expired entry included, is found:false; unless a stale value was accepted,
+// which is found:true and stale:true.
 type CacheGetReply struct {
 	Found bool `json:"found"`
 	CacheEntry
+	// Stale says that the value has expired.
+	Stale bool `json:"stale,omitzero"`
+	// Lease is the token that cache.set takes: its holder computes the value.
+	Lease string `json:"lease,omitzero"`
+	// LeaseWaitMS is given while another holds the lease: ask again after about so many milliseconds.
+	LeaseWaitMS int64 `json:"lease_wait_ms,omitzero"`
 }
 
 // CacheEntry is a live entry as it is read.
@@ -63,6 +80,9 @@ type CacheSet struct {
 	IfAbsent bool `json:"if_absent,omitzero"`
 	// IfVersion stores only when the live entry has this version; 0 means that there must be none.
 	IfVersion *int64 `json:"if_version,omitzero" jsonschema:"minimum=0"`
+	// Lease is the token that cache.get gave: the value is stored only while the lease holds, and ends it. A lease ends
+	// after 10 seconds, and with any delete, clear or other set of the key. It excludes if_absent and if_version.
+	Lease string `json:"lease,omitzero" jsonschema:"format=uuid"`
 }
 
 // Validate reports the first field that is out of range, or contradicts another.
@@ -83,12 +103,17 @@ func (m CacheSet) Validate() error {
 		return Invalid("if_absent", "excludes if_version")
 	case m.IfVersion != nil && *m.IfVersion < 0:
 		return Invalid("if_version", "must be 0 or more")
+	case m.Lease != "" && (m.IfAbsent || m.IfVersion != nil):
+		return Invalid("lease", "excludes if_absent and if_version")
+	}
+	if err := checkUUID("lease", m.Lease); err != nil {
+		return err
 	}
 	return checkTags("tags", m.Tags)
 }
 
 // Conditional reports whether the set depends on what is there.
-func (m CacheSet) Conditional() bool { return m.IfAbsent || m.IfVersion != nil }
+func (m CacheSet) Conditional() bool { return m.IfAbsent || m.IfVersion != nil || m.Lease != "" }
 
 // CacheSetReply says whether the value was stored. When a condition failed, stored is false and version is that of the
 // live entry, 0 when there is none.

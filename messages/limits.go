@@ -21,6 +21,10 @@ const (
 	MaxTTL = 10 * 365 * 24 * time.Hour
 	// DefaultTTL of a cache entry whose request names none.
 	DefaultTTL = time.Hour
+	// MaxStale is how long ago a value may have expired that a get still accepts.
+	MaxStale = 300 * time.Second
+	// LeaseTime is how long the right to compute a value lasts.
+	LeaseTime = 10 * time.Second
 	// MaxTimeout is the longest deadline that a worker grants; a longer HeaderTimeout counts as this one.
 	MaxTimeout = 5 * time.Minute
 	// MaxIdempotencyKeyBytes bounds the header Idempotency-Key.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // checkString reports what is wrong with a string that PostgreSQL will hold: bytes within bounds, and no NUL.
@@ -41,6 +43,17 @@ func checkTags(field string, tags []string) error {
 		if err := checkString(fmt.Sprintf("%s[%d]", field, i), tag, MaxTagBytes); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkUUID allows an absent id.
+func checkUUID(field, id string) error {
+	if id == "" {
+		return nil
+	}
+	if len(id) != 36 || uuid.Validate(id) != nil {
+		return Invalid(field, "is no UUID")
 	}
 	return nil
 }

@@ -14,44 +14,58 @@ import (
 // maxBatchedValue is the size over which a value is read by itself, so that a batch of many callers stays small.
 const maxBatchedValue = 64 << 10
 
-// newGetBatcher returns the batcher of Get. Equal keys share one look-up.
-func newGetBatcher(pool *postgres.Pool) *postgres.Batcher[entryKey, entry] {
-	run := func(ctx context.Context, keys []entryKey, results []postgres.Result[entry]) error {
+// newGetBatcher returns the batcher of Get. Equal keys share one look-up; a lease is shared by nobody.
+func newGetBatcher(pool *postgres.Pool) *postgres.Batcher[lookup, entry] {
+	run := func(ctx context.Context, lookups []lookup, results []postgres.Result[entry]) error {
 		return pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
-			found, err := getEntries(ctx, db, keys)
-			for i, key := range keys {
-				results[i].Value = found[key]
+			found, err := getEntries(ctx, db, lookups)
+			if err != nil {
+				return err
 			}
-			return err
+			for i, l := range lookups {
+				results[i].Value = found[l.entryKey].acceptedBy(l)
+			}
+			return leaseMisses(ctx, db, lookups, results)
 		})
 	}
-	return postgres.NewBatcher(postgres.BatcherConfig[entryKey]{ReadOnly: true}, run)
+	return postgres.NewBatcher(postgres.BatcherConfig[lookup]{ReadOnly: true}, run)
 }
 
-// getEntries reads the live entries among the keys, which may repeat. Large values stay behind.
-func getEntries(ctx context.Context, db postgres.Querier, keys []entryKey) (map[entryKey]entry, error) {
+// acceptedBy returns the entry, or nothing if it is older than the look-up accepts.
+func (e entry) acceptedBy(l lookup) entry {
+	if e.stale && -*e.ExpiresInSeconds >= l.stale {
+		return entry{}
+	}
+	return e
+}
+
+// getEntries reads the live entries among those looked up, which may repeat, and the stale ones that anybody accepts.
+// Large values stay behind.
+func getEntries(ctx context.Context, db postgres.Querier, lookups []lookup) (map[entryKey]entry, error) {
 	const sql = `
-		SELECT e.tenant, e.key, e.version, e.expires_at, now(), octet_length(e.value),
+		SELECT e.tenant, e.key, e.version, e.expires_at, now(), e.expires_at <= now(), octet_length(e.value),
 			CASE WHEN octet_length(e.value) <= $3 THEN e.value END
 		FROM unnest($1::text[], $2::text[]) AS wanted (tenant, key)
 		JOIN morello.cache_entry AS e ON e.tenant = wanted.tenant AND e.key = wanted.key
-		WHERE e.expires_at > now()`
-	found := make(map[entryKey]entry, len(keys))
-	tenants, names := make([]string, 0, len(keys)), make([]string, 0, len(keys))
-	for _, key := range keys {
-		if _, seen := found[key]; !seen {
-			found[key] = entry{}
-			tenants, names = append(tenants, key.tenant), append(names, key.key)
+		WHERE e.expires_at > now() - make_interval(secs => $4)`
+	found := make(map[entryKey]entry, len(lookups))
+	tenants, names := make([]string, 0, len(lookups)), make([]string, 0, len(lookups))
+	stale := 0.0
+	for _, l := range lookups {
+		if _, seen := found[l.entryKey]; !seen {
+			found[l.entryKey] = entry{}
+			tenants, names = append(tenants, l.tenant), append(names, l.key)
 		}
+		stale = max(stale, l.stale)
 	}
-	rows, err := db.Query(ctx, sql, tenants, names, maxBatchedValue)
+	rows, err := db.Query(ctx, sql, tenants, names, maxBatchedValue, stale)
 	if err != nil {
 		return nil, err
 	}
 	var key entryKey
 	e := entry{found: true}
 	var life lifetime
-	targets := []any{&key.tenant, &key.key, &e.Version, &life.expiresAt, &life.now, &e.sizeBytes, (*[]byte)(&e.Value)}
+	targets := []any{&key.tenant, &key.key, &e.Version, &life.expiresAt, &life.now, &e.stale, &e.sizeBytes, (*[]byte)(&e.Value)}
 	_, err = pgx.ForEachRow(rows, targets, func() error {
 		hit := e
 		life.apply(&hit.CacheEntry)

@@ -73,6 +73,11 @@ func clearAll(until time.Time, batch func(after string) (cleared, error)) (messa
 
 // clearOnce finds a batch of keys and removes their entries.
 func clearOnce(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheClear, after string) (cleared, error) {
+	if after == "" && m.Tags == nil {
+		if err := endLeases(ctx, db, tenant, m.Prefix); err != nil {
+			return cleared{}, err
+		}
+	}
 	keys, more, err := keysToClear(ctx, db, tenant, m, after)
 	if err != nil || len(keys) == 0 {
 		return cleared{}, err

@@ -11,7 +11,7 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// Cleanup removes expired entries.
+// Cleanup removes expired entries and lapsed leases.
 type Cleanup struct{}
 
 // Kind names the job.
@@ -25,8 +25,13 @@ func NewCleanup(every time.Duration) jobs.Periodic {
 		last := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
 		return func(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
 			swept, err := sweep(ctx, db, last, cleanupBatch)
+			if err != nil {
+				return nil, false, err
+			}
 			last = swept.last
-			return jobs.Counts{"removed": swept.removed}, swept.due == cleanupBatch, err
+			leases, err := sweepLeases(ctx, db, cleanupBatch)
+			more := swept.due == cleanupBatch || leases == cleanupBatch
+			return jobs.Counts{"removed": swept.removed, "leases": leases}, more, err
 		}
 	}}
 }

@@ -48,14 +48,14 @@ func TestCleanup(t *testing.T) {
 	f.expire(t, "stale", "299 seconds") // kept for those who take a stale value
 
 	did, batches := f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 2500}, did)
+	require.Equal(t, jobs.Counts{"removed": 2500, "leases": 0}, did)
 	require.Equal(t, 3, batches)
 	require.Equal(t, []string{"t live"}, f.tags(t))
 	var left int
 	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_entry`).Scan(&left))
 	require.Equal(t, 3, left)
 	did, _ = f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 0}, did)
+	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0}, did)
 }
 
 // TestCleanupRearms: an entry that was renewed is looked at again only when it can have expired.
@@ -76,7 +76,7 @@ func TestCleanupRearms(t *testing.T) {
 	isDue, _ := due()
 	require.True(t, isDue) // a touch does not move it forward: that would end HOT updates
 	did, _ := f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 0}, did)
+	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0}, did)
 	isDue, armed := due()
 	require.False(t, isDue)
 	require.True(t, armed)

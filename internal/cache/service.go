@@ -33,7 +33,7 @@ type Config struct {
 // Service answers the operations of the cache. All methods are safe for concurrent use. Close it at the end.
 type Service struct {
 	pool     *postgres.Pool
-	gets     *postgres.Batcher[entryKey, entry]
+	gets     *postgres.Batcher[lookup, entry]
 	sets     *postgres.Batcher[newEntry, messages.CacheSetReply]
 	touches  *postgres.Batcher[touch, messages.CacheTouchReply]
 	counters *counters
@@ -76,29 +76,39 @@ func (s *Service) Close(ctx context.Context) {
 // entryKey is a key with its tenant.
 type entryKey struct{ tenant, key string }
 
-// entry is a live entry as a statement reads it; without value when that is too large to come with others.
+// lookup is what Get asks for.
+type lookup struct {
+	entryKey
+	lease bool
+	stale float64 // seconds
+}
+
+// entry is an entry as a statement reads it, live or stale; without value when that is too large to come with others.
 type entry struct {
 	messages.CacheEntry
 	found     bool
+	stale     bool
 	sizeBytes int64
+	lease     string // the token, for who is to compute the value
+	wait      bool   // another computes it
 }
 
-// Get returns the live entry of a key. A miss, an expired entry included, is found:false. It writes nothing but the
-// tenant's count of hits and misses, and that later.
+// Get returns the live entry of a key. A miss, an expired entry included, is found:false; with a lease token for one of
+// those who ask for it, and with a value that has expired for those who accept it.
 func (s *Service) Get(ctx context.Context, tenant string, m messages.CacheGet) (messages.CacheGetReply, error) {
-	found, err := s.gets.Do(ctx, entryKey{tenant, m.Key})
-	if found.isLarge() {
-		found, err = s.getLarge(ctx, tenant, m.Key, found.sizeBytes)
+	found, err := s.gets.Do(ctx, newLookup(tenant, m))
+	if err == nil && found.isLarge() {
+		found, err = s.getLarge(ctx, tenant, m, found)
 	}
 	return s.getReply(tenant, found, err)
 }
 
 // beginGet is Get without waiting.
 func (s *Service) beginGet(d bus.Deferred[messages.CacheGetReply], tenant string, m messages.CacheGet) {
-	s.gets.Submit(d.Deadline(), entryKey{tenant, m.Key}, func(found entry, err error) {
-		if found.isLarge() {
+	s.gets.Submit(d.Deadline(), newLookup(tenant, m), func(found entry, err error) {
+		if err == nil && found.isLarge() {
 			d.Go(func(ctx context.Context) (messages.CacheGetReply, error) {
-				found, err := s.getLarge(ctx, tenant, m.Key, found.sizeBytes)
+				found, err := s.getLarge(ctx, tenant, m, found)
 				return s.getReply(tenant, found, err)
 			})
 			return
@@ -107,43 +117,54 @@ func (s *Service) beginGet(d bus.Deferred[messages.CacheGetReply], tenant string
 	})
 }
 
-// getReply counts a hit or a miss.
+func newLookup(tenant string, m messages.CacheGet) lookup {
+	return lookup{entryKey{tenant, m.Key}, m.Lease, m.StaleSeconds}
+}
+
+// leaseWaitMS is the hint to who must wait for another's value: long enough to spare the database, short enough to be
+// soon after a usual computation.
+const leaseWaitMS = 100
+
+// getReply counts a hit or a miss; a stale value is a miss.
 func (s *Service) getReply(tenant string, found entry, err error) (messages.CacheGetReply, error) {
 	if err != nil {
 		return messages.CacheGetReply{}, err
 	}
-	s.counters.count(tenant, found.found)
-	return messages.CacheGetReply{Found: found.found, CacheEntry: found.CacheEntry}, nil
+	s.counters.count(tenant, found.found && !found.stale)
+	reply := messages.CacheGetReply{Found: found.found, CacheEntry: found.CacheEntry, Stale: found.stale, Lease: found.lease}
+	if found.wait {
+		reply.LeaseWaitMS = leaseWaitMS
+	}
+	return reply, nil
 }
 
 // getLarge reads one entry by itself, when the memory for its value is free. It may have changed since its size was
-// read, so that the size is a reservation and not a promise.
-func (s *Service) getLarge(ctx context.Context, tenant, key string, size int64) (entry, error) {
-	release, err := s.reserve(ctx, size)
+// read, so that the size is a reservation and not a promise. Lease and wait stay as they were decided.
+func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheGet, decided entry) (entry, error) {
+	release, err := s.reserve(ctx, decided.sizeBytes)
 	if err != nil {
 		return entry{}, err
 	}
 	defer release()
 	const sql = `
-		SELECT value, version, expires_at, now()
+		SELECT value, version, expires_at, now(), expires_at <= now()
 		FROM morello.cache_entry
-		WHERE tenant = $1 AND key = $2 AND expires_at > now()`
+		WHERE tenant = $1 AND key = $2 AND expires_at > now() - make_interval(secs => $3)`
 	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (entry, error) {
-		rows, err := db.Query(ctx, sql, tenant, key)
+		rows, err := db.Query(ctx, sql, tenant, m.Key, m.StaleSeconds)
 		if err != nil {
 			return entry{}, err
 		}
 		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (entry, error) {
 			e := entry{found: true}
 			var life lifetime
-			err := row.Scan((*[]byte)(&e.Value), &e.Version, &life.expiresAt, &life.now)
+			err := row.Scan((*[]byte)(&e.Value), &e.Version, &life.expiresAt, &life.now, &e.stale)
 			life.apply(&e.CacheEntry)
 			return e, err
 		})
-		if err != nil || len(found) == 0 {
-			return entry{}, err
-		}
-		return found[0], nil
+		large := only(found)
+		large.lease, large.wait = decided.lease, decided.wait
+		return large, err
 	})
 }
 
@@ -166,6 +187,8 @@ func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (
 		return s.setIfVersion(ctx, e, 0)
 	case m.IfVersion != nil:
 		return s.setIfVersion(ctx, e, *m.IfVersion)
+	case m.Lease != "":
+		return s.setWithLease(ctx, e, m.Lease)
 	case messages.Keyed(ctx):
 		return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
 			stored, err := upsert(ctx, db, []newEntry{e}, 1)
@@ -404,13 +427,16 @@ type condition struct {
 	match   messages.Match
 }
 
-// deleteEntries removes entries, with their tags, and returns those that were live. It locks in the order of the keys, so
+// deleteEntries removes entries, with their tags and leases, and returns those that were live. It locks in the order of the keys, so
 // that two deletes of the same keys cannot wait for each other.
 func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys []string, only condition) ([]messages.CacheKeyVersion, error) {
 	const sql = `
-		WITH doomed AS MATERIALIZED (
+		WITH ended AS (
+			DELETE FROM morello.cache_lease WHERE tenant = $1 AND key = ANY ($2) RETURNING key
+		), doomed AS MATERIALIZED (
 			SELECT key FROM morello.cache_entry
-			WHERE tenant = $1 AND key = ANY ($2) AND ($3::bigint IS NULL OR version = $3)
+			WHERE (SELECT count(*) FROM ended) >= 0 -- leases first, as a set with a lease does
+				AND tenant = $1 AND key = ANY ($2) AND ($3::bigint IS NULL OR version = $3)
 				AND ($4::text[] IS NULL OR CASE WHEN $5 THEN tags @> $4 ELSE tags && $4 END)
 			ORDER BY key
 			FOR UPDATE

@@ -1,0 +1,162 @@
+package cache
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+// leaseMisses gives a lease for each key that was missed by somebody who asked for one, to the first who did; the rest
+// wait. It writes, and so runs only when there is such a miss.
+//
+// Who gains a lease looks again: between the look and the lease another holder may have set the value. It is then given
+// back, and the value is the answer.
+func leaseMisses(ctx context.Context, db postgres.Querier, lookups []lookup, results []postgres.Result[entry]) error {
+	first := map[entryKey]int{}
+	var missed []lookup
+	for i, l := range lookups {
+		if live := results[i].Value.found && !results[i].Value.stale; !l.lease || live {
+			continue
+		}
+		results[i].Value.wait = true
+		if _, seen := first[l.entryKey]; !seen {
+			first[l.entryKey] = i
+			missed = append(missed, l)
+		}
+	}
+	if len(missed) == 0 {
+		return nil
+	}
+	tokens, err := grantLeases(ctx, db, missed)
+	if err != nil || len(tokens) == 0 {
+		return err
+	}
+	again, err := getEntries(ctx, db, withLease(missed, tokens))
+	if err != nil {
+		return err
+	}
+	var needless []string
+	for key, token := range tokens {
+		if now := again[key]; now.found && !now.stale {
+			results[first[key]].Value = now
+			needless = append(needless, token)
+			continue
+		}
+		results[first[key]].Value.wait = false
+		results[first[key]].Value.lease = token
+	}
+	return giveBackLeases(ctx, db, tokens, needless)
+}
+
+// withLease returns the look-ups whose key got a lease.
+func withLease(lookups []lookup, tokens map[entryKey]string) []lookup {
+	var granted []lookup
+	for _, l := range lookups {
+		if _, ok := tokens[l.entryKey]; ok {
+			granted = append(granted, lookup{entryKey: l.entryKey})
+		}
+	}
+	return granted
+}
+
+// grantLeases gives a lease for each key on which there is none: none ever, one that has lapsed, or one that ended because
+// somebody else has set the key since.
+func grantLeases(ctx context.Context, db postgres.Querier, keys []lookup) (map[entryKey]string, error) {
+	const sql = `
+		INSERT INTO morello.cache_lease AS l (tenant, key, token, seen_version, expires_at)
+		SELECT wanted.tenant, wanted.key, gen_random_uuid(), coalesce(e.version, 0), now() + make_interval(secs => $3)
+		FROM unnest($1::text[], $2::text[]) AS wanted (tenant, key)
+		LEFT JOIN morello.cache_entry AS e ON e.tenant = wanted.tenant AND e.key = wanted.key
+		ORDER BY wanted.tenant COLLATE "C", wanted.key COLLATE "C"
+		ON CONFLICT (tenant, key) DO UPDATE
+			SET token = excluded.token, seen_version = excluded.seen_version, expires_at = excluded.expires_at
+			WHERE l.expires_at <= now() OR l.seen_version < excluded.seen_version
+		RETURNING tenant, key, token::text`
+	tenants, names := make([]string, len(keys)), make([]string, len(keys))
+	for i, key := range keys {
+		tenants[i], names[i] = key.tenant, key.key
+	}
+	rows, err := db.Query(ctx, sql, tenants, names, messages.LeaseTime.Seconds())
+	if err != nil {
+		return nil, err
+	}
+	tokens := map[entryKey]string{}
+	var key entryKey
+	var token string
+	_, err = pgx.ForEachRow(rows, []any{&key.tenant, &key.key, &token}, func() error {
+		tokens[key] = token
+		return nil
+	})
+	return tokens, err
+}
+
+// giveBackLeases ends the leases with the needless tokens, of those that were granted.
+func giveBackLeases(ctx context.Context, db postgres.Querier, tokens map[entryKey]string, needless []string) error {
+	if len(needless) == 0 {
+		return nil
+	}
+	tenants, names := make([]string, 0, len(tokens)), make([]string, 0, len(tokens))
+	for key := range tokens {
+		tenants, names = append(tenants, key.tenant), append(names, key.key)
+	}
+	const sql = `
+		DELETE FROM morello.cache_lease AS l
+		USING unnest($1::text[], $2::text[]) AS granted (tenant, key)
+		WHERE l.tenant = granted.tenant AND l.key = granted.key AND l.token = ANY ($3::uuid[])`
+	_, err := db.Exec(ctx, sql, tenants, names, needless)
+	return err
+}
+
+// setWithLease stores the entry if the lease holds, and ends it. It holds until it lapses, is deleted, or the key has been
+// set by somebody else: then an entry is there that is live, or newer than the one that the lease was given for.
+func (s *Service) setWithLease(ctx context.Context, e newEntry, token string) (messages.CacheSetReply, error) {
+	const sql = `
+		WITH lease AS (
+			DELETE FROM morello.cache_lease
+			WHERE tenant = $1 AND key = $2 AND token = $6::text::uuid AND expires_at > now()
+			RETURNING seen_version
+		), upserted AS (
+			INSERT INTO morello.cache_entry AS e (tenant, key, value, version, ttl, expires_at, sweep_after, created_at, tags)
+			SELECT $1, $2, $3, ` + clockVersion + `, make_interval(secs => $4),
+				coalesce(now() + make_interval(secs => $4), 'infinity'),
+				coalesce(now() + make_interval(secs => $4 + ` + staleSeconds + `), 'infinity'), now(), $5::text[]
+			FROM lease
+			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + `, version = greatest(e.version + 1, excluded.version)
+			WHERE e.expires_at <= now() AND e.version = (SELECT seen_version FROM lease)
+			RETURNING tenant, key, version, expires_at, tags, replaced_tags
+		), ` + keepTags + `
+		SELECT true, version, expires_at FROM upserted
+		UNION ALL
+		SELECT false, coalesce((SELECT version FROM morello.cache_entry WHERE tenant = $1 AND key = $2 AND expires_at > now()), 0), NULL
+		WHERE NOT EXISTS (SELECT FROM upserted)`
+	return postgres.InStatement(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
+		var reply messages.CacheSetReply
+		var life lifetime
+		err := db.QueryRow(ctx, sql, e.tenant, e.key, []byte(e.value), e.ttl, e.uniqueTags(), token).
+			Scan(&reply.Stored, &reply.Version, &life.expiresAt)
+		reply.ExpiresAt = life.time()
+		return reply, err
+	})
+}
+
+// endLeases ends the leases that a clear is about, before it removes entries: who got one computed from what was true
+// before.
+func endLeases(ctx context.Context, db postgres.Querier, tenant, prefix string) error {
+	const sql = `DELETE FROM morello.cache_lease WHERE tenant = $1 AND key >= $2 AND ($3 = '' OR key < $3)`
+	_, err := db.Exec(ctx, sql, tenant, prefix, prefixEnd(prefix))
+	return err
+}
+
+// sweepLeases removes leases that lapsed, a bounded number.
+func sweepLeases(ctx context.Context, db postgres.Querier, batch int) (int64, error) {
+	const sql = `
+		DELETE FROM morello.cache_lease
+		WHERE (tenant, key) IN (
+			SELECT tenant, key FROM morello.cache_lease WHERE expires_at <= now() LIMIT $1 FOR UPDATE SKIP LOCKED
+		)`
+	tag, err := db.Exec(ctx, sql, batch)
+	return tag.RowsAffected(), err
+}

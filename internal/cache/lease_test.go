@@ -1,0 +1,231 @@
+package cache_test
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/ai-cherry/morello/internal/cache"
+	"github.com/ai-cherry/morello/messages"
+)
+
+func (f fixture) ask(t *testing.T, m messages.CacheGet) messages.CacheGetReply {
+	t.Helper()
+	require.NoError(t, m.Validate())
+	reply, err := f.Get(t.Context(), tenant, m)
+	require.NoError(t, err)
+	return reply
+}
+
+// lapse makes the leases of all keys lapse.
+func (f fixture) lapse(t *testing.T) {
+	t.Helper()
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_lease SET expires_at = now()`)
+	require.NoError(t, err)
+}
+
+func (f fixture) leases(t *testing.T) (n int) {
+	t.Helper()
+	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_lease`).Scan(&n))
+	return n
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	wants := messages.CacheGet{Key: "k", Lease: true}
+	require.Empty(t, f.ask(t, messages.CacheGet{Key: "k"}).Lease) // nobody asked
+	require.Zero(t, f.leases(t))
+	holder := f.ask(t, wants)
+	require.NotEmpty(t, holder.Lease)
+	require.Zero(t, holder.LeaseWaitMS)
+	other := f.ask(t, wants)
+	require.Empty(t, other.Lease)
+	require.Positive(t, other.LeaseWaitMS)
+
+	stored := f.set(t, messages.CacheSet{Key: "k", Value: []byte("1"), Lease: holder.Lease, Tags: []string{"t"}})
+	require.True(t, stored.Stored)
+	require.Equal(t, []string{"t k"}, f.tags(t))
+	require.Zero(t, f.leases(t))
+	hit := f.ask(t, wants)
+	require.True(t, hit.Found)
+	require.Empty(t, hit.Lease)
+	again := f.set(t, messages.CacheSet{Key: "k", Value: []byte("2"), Lease: holder.Lease}) // it is over
+	require.Equal(t, messages.CacheSetReply{Version: stored.Version}, again)
+	require.Equal(t, "1", string(f.get(t, "k").Value))
+}
+
+func TestLeaseIsGrantedAgainWhenItLapses(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	first := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+	f.lapse(t)
+	second := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+	require.NotEmpty(t, second.Lease)
+	require.NotEqual(t, first.Lease, second.Lease)
+	require.False(t, f.set(t, messages.CacheSet{Key: "k", Lease: first.Lease}).Stored) // too late
+	require.True(t, f.set(t, messages.CacheSet{Key: "k", Lease: second.Lease}).Stored)
+	third := f.ask(t, messages.CacheGet{Key: "other", Lease: true})
+	require.False(t, f.set(t, messages.CacheSet{Key: "k", Lease: third.Lease}).Stored) // another key's
+	f.lapse(t)
+	did, _ := f.cleanup(t)
+	require.EqualValues(t, 1, did["leases"])
+	require.Zero(t, f.leases(t))
+}
+
+// TestWhatEndsALease: any other change of the key, so that no value computed before it is stored after it.
+func TestWhatEndsALease(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ctx := t.Context()
+	for name, change := range map[string]func() error{
+		"delete": func() error { _, err := f.Delete(ctx, tenant, messages.CacheDelete{Key: "k"}); return err },
+		"delete_many": func() error {
+			_, err := f.DeleteMany(ctx, tenant, messages.CacheDeleteMany{Keys: []string{"k"}})
+			return err
+		},
+		"clear all":        func() error { _, err := f.Clear(ctx, tenant, messages.CacheClear{All: true}); return err },
+		"clear prefix":     func() error { _, err := f.Clear(ctx, tenant, messages.CacheClear{Prefix: "k"}); return err },
+		"set":              func() error { f.set(t, messages.CacheSet{Key: "k"}); return nil },
+		"set, now expired": func() error { f.set(t, messages.CacheSet{Key: "k"}); f.expire(t, "k", "1 second"); return nil },
+		"set_many": func() error {
+			_, err := f.SetMany(ctx, tenant, messages.CacheSetMany{Entries: []messages.CacheSetEntry{{Key: "k", Value: []byte("1")}}})
+			return err
+		},
+		"if_absent": func() error { f.set(t, messages.CacheSet{Key: "k", IfAbsent: true}); return nil },
+		"increment": func() error { _, err := f.Increment(ctx, tenant, messages.CacheIncrement{Key: "k"}); return err },
+	} {
+		for _, expired := range []bool{false, true} { // nothing was there, or an expired entry
+			f.lapse(t)
+			_, err := f.Delete(ctx, tenant, messages.CacheDelete{Key: "k"})
+			require.NoError(t, err)
+			if expired {
+				f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"old"`)})
+				f.expire(t, "k", "5 seconds")
+			}
+			holder := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+			require.NotEmpty(t, holder.Lease, name)
+			require.NoError(t, change(), name)
+			require.False(t, f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"computed before"`), Lease: holder.Lease}).Stored, name)
+		}
+	}
+}
+
+// TestEndedLeaseMakesRoom: after a set that ended a lease has expired, the next miss gets one at once.
+func TestEndedLeaseMakesRoom(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	first := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+	f.set(t, messages.CacheSet{Key: "k"})
+	f.expire(t, "k", "1 second")
+	second := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+	require.NotEmpty(t, second.Lease)
+	require.NotEqual(t, first.Lease, second.Lease)
+}
+
+func TestStale(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"old"`)})
+	f.expire(t, "k", "20 seconds")
+	require.False(t, f.ask(t, messages.CacheGet{Key: "k"}).Found)
+	require.False(t, f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 15}).Found)
+	stale := f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 60})
+	require.True(t, stale.Found && stale.Stale)
+	require.Equal(t, `"old"`, string(stale.Value))
+	require.InDelta(t, -20, *stale.ExpiresInSeconds, 10)
+	holder := f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 60, Lease: true})
+	require.NotEmpty(t, holder.Lease)
+	require.Equal(t, `"old"`, string(holder.Value))
+	waiting := f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 60, Lease: true})
+	require.Positive(t, waiting.LeaseWaitMS)
+	require.Equal(t, `"old"`, string(waiting.Value))
+	require.True(t, f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"new"`), Lease: holder.Lease}).Stored)
+	fresh := f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 60, Lease: true})
+	require.False(t, fresh.Stale)
+	require.Equal(t, `"new"`, string(fresh.Value))
+
+	large := append(append([]byte{'"'}, make([]byte, 100<<10)...), '"')
+	for i := range large[1 : len(large)-1] {
+		large[i+1] = 'x'
+	}
+	f.set(t, messages.CacheSet{Key: "large", Value: large})
+	f.expire(t, "large", "5 seconds")
+	holder = f.ask(t, messages.CacheGet{Key: "large", StaleSeconds: 60, Lease: true})
+	require.NotEmpty(t, holder.Lease)
+	require.True(t, holder.Stale)
+	require.Len(t, holder.Value, len(large))
+}
+
+// TestThousandMissesOneLease: of 1000 concurrent misses through two workers one gets the lease, also when it is granted
+// again after it lapsed.
+func TestThousandMissesOneLease(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*cache.Service{f.Service, newService(t, f.url)}
+	for round := range 3 {
+		var callers sync.WaitGroup
+		var leases, waits atomic.Int64
+		for caller := range 1000 {
+			callers.Go(func() {
+				reply, err := services[caller%2].Get(t.Context(), tenant, messages.CacheGet{Key: "k", Lease: true})
+				if err != nil || reply.Found {
+					t.Errorf("round %d: %+v, %v", round, reply, err)
+				}
+				if reply.Lease != "" {
+					leases.Add(1)
+				}
+				if reply.LeaseWaitMS > 0 {
+					waits.Add(1)
+				}
+			})
+		}
+		callers.Wait()
+		require.EqualValues(t, 1, leases.Load())
+		require.EqualValues(t, 999, waits.Load())
+		f.lapse(t)
+	}
+}
+
+// TestLeasesDoNotDeadlock: holders who set, and others who delete and set, the same keys.
+func TestLeasesDoNotDeadlock(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*cache.Service{f.Service, newService(t, f.url)}
+	keys := []string{"a", "b", "c", "d"}
+	var callers sync.WaitGroup
+	for caller := range 32 {
+		callers.Go(func() {
+			service := services[caller%2]
+			for i := range 30 {
+				if err := leaseRound(t.Context(), service, keys, caller, i); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	callers.Wait()
+}
+
+func leaseRound(ctx context.Context, service *cache.Service, keys []string, caller, i int) error {
+	key := keys[(caller+i)%len(keys)]
+	switch (caller + i) % 5 {
+	case 0:
+		_, err := service.DeleteMany(ctx, tenant, messages.CacheDeleteMany{Keys: []string{keys[3], key, keys[0]}})
+		return err
+	case 1:
+		_, err := service.Set(ctx, tenant, messages.CacheSet{Key: key, Value: fmt.Append(nil, i)})
+		return err
+	}
+	reply, err := service.Get(ctx, tenant, messages.CacheGet{Key: key, Lease: true})
+	if err != nil || reply.Lease == "" {
+		return err
+	}
+	_, err = service.Set(ctx, tenant, messages.CacheSet{Key: key, Value: fmt.Append(nil, i), Lease: reply.Lease})
+	return err
+}
