@@ -11,7 +11,7 @@ CREATE UNLOGGED TABLE morello.cache_entry (
     value         text        NOT NULL,             -- JSON with its tokens as sent: jsonb would respell numbers
     version       bigint      NOT NULL,
     ttl           interval,                         -- the original time to live; NULL: does not expire
-    expires_at    timestamptz NOT NULL,             -- 'infinity': does not expire
+    expires_at    timestamptz NOT NULL,             -- 'infinity': does not expire; '-infinity': a tombstone
     sweep_after   timestamptz NOT NULL,
     created_at    timestamptz NOT NULL,
     tags          text[],                           -- NULL when there are none

@@ -97,7 +97,7 @@ func keysToClear(ctx context.Context, db postgres.Querier, tenant string, m mess
 	}
 	const sql = `
 		SELECT key FROM morello.cache_entry
-		WHERE tenant = $1 AND key >= $2 AND ($3 = '' OR key < $3) AND key > $4
+		WHERE tenant = $1 AND key >= $2 AND ($3 = '' OR key < $3) AND key > $4 AND expires_at > '-infinity'
 		ORDER BY key
 		LIMIT $5`
 	rows, err := db.Query(ctx, sql, tenant, m.Prefix, prefixEnd(m.Prefix), after, clearBatch+1)

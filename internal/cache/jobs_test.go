@@ -58,6 +58,34 @@ func TestCleanup(t *testing.T) {
 	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0}, did)
 }
 
+// TestTombstones: a deleted entry keeps its version for five minutes, and is swept then.
+func TestTombstones(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.set(t, messages.CacheSet{Key: "k", NoExpiry: true, Tags: []string{"t"}})
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_entry SET version = version + 1000000000`) // ahead of the clock
+	require.NoError(t, err)
+	before := f.get(t, "k").Version
+	_, err = f.Delete(t.Context(), tenant, messages.CacheDelete{Key: "k"})
+	require.NoError(t, err)
+	require.False(t, f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 300}).Found) // not even as a stale value
+	keys, _ := f.allKeys(t, messages.CacheKeys{})
+	require.Empty(t, keys)
+	did, _ := f.cleanup(t)
+	require.Zero(t, did["removed"])
+	require.Greater(t, f.set(t, messages.CacheSet{Key: "k"}).Version, before)
+
+	_, err = f.Delete(t.Context(), tenant, messages.CacheDelete{Key: "k"})
+	require.NoError(t, err)
+	var seconds float64
+	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT date_part('epoch', sweep_after - now()) FROM morello.cache_entry`).Scan(&seconds))
+	require.InDelta(t, 300, seconds, 10)
+	_, err = f.db.Exec(t.Context(), `UPDATE morello.cache_entry SET sweep_after = now()`)
+	require.NoError(t, err)
+	did, _ = f.cleanup(t)
+	require.EqualValues(t, 1, did["removed"])
+}
+
 // TestCleanupRearms: an entry that was renewed is looked at again only when it can have expired.
 func TestCleanupRearms(t *testing.T) {
 	t.Parallel()

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 
 	"github.com/jackc/pgx/v5"
 
@@ -128,18 +129,29 @@ func (s *Service) setWithLease(ctx context.Context, e newEntry, token string) (m
 			WHERE e.expires_at <= now() AND e.version = (SELECT seen_version FROM lease)
 			RETURNING tenant, key, version, expires_at, tags, replaced_tags
 		), ` + keepTags + `
-		SELECT true, version, expires_at FROM upserted
-		UNION ALL
-		SELECT false, coalesce((SELECT version FROM morello.cache_entry WHERE tenant = $1 AND key = $2 AND expires_at > now()), 0), NULL
-		WHERE NOT EXISTS (SELECT FROM upserted)`
+		SELECT version, expires_at FROM upserted`
 	return postgres.InStatement(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
-		var reply messages.CacheSetReply
+		reply := messages.CacheSetReply{Stored: true}
 		var life lifetime
-		err := db.QueryRow(ctx, sql, e.tenant, e.key, []byte(e.value), e.ttl, e.uniqueTags(), token).
-			Scan(&reply.Stored, &reply.Version, &life.expiresAt)
+		err := db.QueryRow(ctx, sql, e.tenant, e.key, []byte(e.value), e.ttl, e.uniqueTags(), token).Scan(&reply.Version, &life.expiresAt)
+		if errors.Is(err, pgx.ErrNoRows) {
+			reply.Stored = false
+			reply.Version, err = liveVersion(ctx, db, e.entryKey)
+		}
 		reply.ExpiresAt = life.time()
 		return reply, err
 	})
+}
+
+// liveVersion returns the version of the live entry, 0 when there is none. A statement that waited for a lock cannot
+// tell: it still sees what was there when it began.
+func liveVersion(ctx context.Context, db postgres.Querier, key entryKey) (int64, error) {
+	const sql = `
+		SELECT coalesce(max(version), 0) FROM morello.cache_entry
+		WHERE tenant = $1 AND key = $2 AND expires_at > now()`
+	var version int64
+	err := db.QueryRow(ctx, sql, key.tenant, key.key).Scan(&version)
+	return version, err
 }
 
 // endLeases ends the leases that a clear is about, before it removes entries: who got one computed from what was true

@@ -260,7 +260,8 @@ func TestClearWorksInBatches(t *testing.T) {
 	f := newFixture(t)
 	const sql = `
 		INSERT INTO morello.cache_entry (tenant, key, value, version, expires_at, sweep_after, created_at, tags)
-		SELECT $1, 'k' || n, '1', 1, now() + interval '1 hour', now() + interval '1 hour', now(), '{t}' FROM generate_series(1, 3500) AS n`
+		SELECT $1, 'k' || n, '1', 1, now() + interval '1 hour', now() + interval '1 hour', now(), '{t}' FROM generate_series(1, 3500) AS n
+		ON CONFLICT (tenant, key) DO UPDATE SET value = '1', expires_at = excluded.expires_at, tags = '{t}' -- over tombstones`
 	fill := func() {
 		_, err := f.db.Exec(t.Context(), sql, tenant)
 		require.NoError(t, err)
