@@ -31,7 +31,8 @@ help: ## Show this help
 
 .PHONY: up
 up: ## Start everything on this machine: PostgreSQL, NATS, gateway, worker, scheduler
-	$(GO) run ./cmd/morello dev
+	@$(GO) build -o bin/morello ./cmd/morello
+	@bin/morello dev
 
 .PHONY: test
 test: ## Run all tests (GOTESTFLAGS="-run Name -v" narrows them)
@@ -74,9 +75,12 @@ generate: ## Rewrite the generated files
 generate-check: ## Fail if a generated file is out of date or not in git
 	@set -e; \
 	stamp=$$(mktemp); trap 'rm -f "$$stamp"' EXIT; \
+	before=$$(git diff | git hash-object --stdin); \
 	echo "$(GO) generate ./..."; \
 	$(GO) generate ./...; \
-	git --no-pager diff --exit-code || { echo "generate-check: the files above differ from git; run 'make generate' and commit"; exit 1; }; \
+	after=$$(git diff | git hash-object --stdin); \
+	[ "$$before" = "$$after" ] || { git --no-pager diff --stat; \
+		echo "generate-check: generated files were out of date; they are up to date now: commit them"; exit 1; }; \
 	new=$$(git ls-files --others --exclude-standard | while IFS= read -r file; do \
 		if [ -n "$$(find "$$file" -newer "$$stamp")" ]; then printf '  %s\n' "$$file"; fi; done); \
 	[ -z "$$new" ] || { printf 'generate-check: generated, but not in git:\n%s\n' "$$new"; exit 1; }

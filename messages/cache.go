@@ -328,7 +328,7 @@ func (m CacheKeys) Validate() error {
 	if err := checkPrefix("prefix", m.Prefix); err != nil {
 		return err
 	}
-	return m.Page.validate()
+	return m.validate()
 }
 
 // CacheKeysReply holds a page of keys.
@@ -389,7 +389,7 @@ func (m CacheGetByTags) Validate() error {
 	if err := m.Match.validate("match"); err != nil {
 		return err
 	}
-	return m.Page.validate()
+	return m.validate()
 }
 
 // CacheGetByTagsReply holds a page of entries.

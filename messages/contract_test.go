@@ -41,7 +41,7 @@ func TestMutates(t *testing.T) {
 	t.Parallel()
 	reads := map[string]bool{"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true}
 	for _, e := range messages.Endpoints() {
-		require.Equal(t, !reads[e.Name], e.Mutates, e.Name)
+		require.Equal(t, !reads[e.Name], e.Mutates, "%s: set Mutates, or name it among the reads of this test", e.Name)
 	}
 }
 

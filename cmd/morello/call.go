@@ -138,9 +138,13 @@ func connect(ctx context.Context, cfg config.Config) (*bus.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, connectTimeout)
 	defer cancel()
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	return bus.Connect(ctx, bus.ConnConfig{
+	conn, err := bus.Connect(ctx, bus.ConnConfig{
 		URL: cfg.NATSURL, Creds: cfg.NATSCreds, CA: cfg.NATSCA, Program: callProgram, Instance: uuid.NewString(), Log: log,
 	})
+	if err != nil {
+		return nil, fmt.Errorf("%w: is it running? \"make up\" starts one here; --nats-url or MORELLO_NATS_URL names another", err)
+	}
+	return conn, nil
 }
 
 func closeConn(ctx context.Context, conn *bus.Conn) {

@@ -139,6 +139,10 @@ func (s devStack) greet(w io.Writer) {
 		"  " + call + ` cache.delete '{"key":"greeting"}'`,
 		`  {"deleted":true}`,
 		"",
+		"Another worker, as it would run elsewhere:",
+		"",
+		"  MORELLO_DATABASE_URL='" + s.DatabaseURL + "' MORELLO_NATS_URL=" + s.NATSURL + " MORELLO_HEALTH_ADDR=off go run ./cmd/worker",
+		"",
 		"Ctrl-C stops everything.",
 	}
 	_, _ = fmt.Fprintln(w, strings.Join(lines, "\n"))

@@ -54,6 +54,10 @@ func (c *Config) setDefaults() {
 // Run measures every case with every number of callers, and writes the results.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.setDefaults()
+	cases, err := selectCases(cfg)
+	if err != nil {
+		return err
+	}
 	progress := &progress{w: cfg.Progress}
 	defer progress.clear()
 	progress.show("starting PostgreSQL and NATS")
@@ -62,10 +66,6 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer stack.stop()
-	cases := selectCases(cfg)
-	if len(cases) == 0 {
-		return fmt.Errorf("there is no case %q; --help lists them", cfg.Only)
-	}
 	results := make([]Result, 0, len(cases)*len(cfg.Callers))
 	for _, callers := range cfg.Callers {
 		measured := make([]measurement, len(cases))

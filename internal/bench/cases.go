@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -48,11 +49,16 @@ var cases = []benchCase{
 	{"Redis SET", startRedis(redisSet)},
 }
 
-func selectCases(cfg Config) []benchCase {
+func selectCases(cfg Config) ([]benchCase, error) {
+	for _, name := range cfg.Only {
+		if !slices.Contains(CaseNames(), name) {
+			return nil, fmt.Errorf("there is no case %q; there are: %s", name, strings.Join(CaseNames(), ", "))
+		}
+	}
 	return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool {
 		isRedis := c.name == "Redis GET" || c.name == "Redis SET"
 		return isRedis && cfg.Redis == "" || len(cfg.Only) > 0 && !slices.Contains(cfg.Only, c.name)
-	})
+	}), nil
 }
 
 // CaseNames lists the cases, for help texts.

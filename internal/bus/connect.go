@@ -58,7 +58,7 @@ func Connect(ctx context.Context, cfg ConnConfig) (*Conn, error) {
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithMaxInterval(connectRetry), backoff.WithMaxElapsedTime(0))
 	notify := func(err error, next time.Duration) {
-		cfg.Log.Warn("NATS cannot be reached; trying again", "error", err, "after", next)
+		cfg.Log.Warn("NATS cannot be reached; trying again", "error", err, "url", redact(cfg.URL), "after", next)
 	}
 	if err := backoff.RetryNotify(attempt, backoff.WithContext(wait, ctx), notify); err != nil {
 		return nil, fmt.Errorf("connecting to NATS at %s: %w", redact(cfg.URL), err)

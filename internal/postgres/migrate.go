@@ -169,7 +169,9 @@ func WaitForSchema(ctx context.Context, pool *Pool) error {
 		}
 		return nil
 	}
-	notify := func(err error, _ time.Duration) { pool.log.Warn("waiting for the database schema", "error", err) }
+	notify := func(err error, _ time.Duration) {
+		pool.log.Warn("waiting for the database schema", "error", err, "cause", errors.Unwrap(err), "setting", "MORELLO_DATABASE_URL")
+	}
 	return backoff.RetryNotify(check, backoff.WithContext(backoff.NewConstantBackOff(schemaPollPeriod), ctx), notify)
 }
 
