@@ -92,6 +92,44 @@ import (
 		"internal/devstack/devtest/a.go: imports github.com/ai-cherry/morello/migrations",
 		"internal/jobs/a.go: imports github.com/ai-cherry/morello/internal/devstack",
 	}},
+	{rule: "imports", name: "the client and the examples meet the worker in tests", tree: `
+-- client/a_test.go --
+package client_test
+import (
+	"github.com/ai-cherry/morello/client"
+	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/devstack/devtest"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/internal/worker"
+)
+-- examples/node/a_test.go --
+package node_test
+import "github.com/ai-cherry/morello/internal/worker"
+`},
+	{rule: "imports", name: "the client and the examples know the worker in tests only, and no capability", tree: `
+-- client/a.go --
+package client
+import (
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/worker"
+	"github.com/ai-cherry/morello/messages"
+)
+-- client/a_test.go --
+package client_test
+import "github.com/ai-cherry/morello/internal/cache"
+-- examples/node/a.go --
+package node
+import "github.com/ai-cherry/morello/internal/worker"
+-- internal/gateway/a_test.go --
+package gateway_test
+import "github.com/ai-cherry/morello/internal/worker"
+`, faults: []string{
+		"client/a.go: imports github.com/ai-cherry/morello/internal/bus: of our own it may import only messages",
+		"client/a.go: imports github.com/ai-cherry/morello/internal/worker: of our own it may import only messages",
+		"client/a_test.go: imports github.com/ai-cherry/morello/internal/cache",
+		"examples/node/a.go: imports github.com/ai-cherry/morello/internal/worker: it may import nothing of ours",
+		"internal/gateway/a_test.go: imports github.com/ai-cherry/morello/internal/worker",
+	}},
 	{rule: "imports", name: "the health server stands alone", tree: `
 -- internal/health/a.go --
 package health

@@ -32,7 +32,7 @@ type source struct {
 }
 
 // ignoredDirs are folders that .gitignore names, and git's own.
-var ignoredDirs = []string{".git", ".morello", "bin", "dist"}
+var ignoredDirs = []string{".git", ".morello", "bin", "dist", "examples/node/node_modules"}
 
 func readTree(files fs.FS) (*tree, error) {
 	result := &tree{content: map[string][]byte{}}

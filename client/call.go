@@ -1,0 +1,218 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+// replyGrace is how much longer than its deadline a call without one of its own waits, so that the worker's own word
+// about the deadline arrives.
+const replyGrace = 500 * time.Millisecond
+
+type validator interface{ Validate() error }
+
+// Call calls an operation that has no method yet; the methods are calls of it too. The request is validated here before
+// anything is sent. See the package comment for deadlines, retries and errors.
+func Call[Req validator, Reply any](
+	ctx context.Context, c *Client, endpoint messages.Endpoint[Req, Reply], request Req,
+) (Reply, error) {
+	if err := c.enter(); err != nil {
+		var none Reply
+		return none, err
+	}
+	defer c.calls.Done()
+	return exchange(ctx, c, endpoint, request)
+}
+
+// exchange is a Call of somebody whom Close waits for already.
+func exchange[Req validator, Reply any](
+	ctx context.Context, c *Client, endpoint messages.Endpoint[Req, Reply], request Req,
+) (Reply, error) {
+	var reply Reply
+	if err := request.Validate(); err != nil {
+		return reply, err
+	}
+	body, err := messages.Encode(request)
+	if err != nil {
+		return reply, &messages.Error{Code: messages.CodeInvalid, Message: "the request cannot be encoded as JSON", Cause: err}
+	}
+	answer, err := c.send(ctx, endpoint.Info(), body)
+	if err != nil {
+		return reply, err
+	}
+	if err := messages.DecodeReply(answer, &reply); err != nil {
+		return reply, &messages.Error{Code: messages.CodeInternal, Message: "the reply cannot be read", Cause: err}
+	}
+	return reply, nil
+}
+
+// headers are what a context adds to a call; see the constants of package messages.
+type headers struct{ idempotencyKey, actor, traceparent string }
+
+type headersKey struct{}
+
+func headersFrom(ctx context.Context) headers {
+	h, _ := ctx.Value(headersKey{}).(headers)
+	return h
+}
+
+// WithIdempotencyKey makes the repetition of one mutating call safe, by this client or a later process: within 24 hours
+// the same request with the same key gets the first reply and has no second effect; another request is conflict. The
+// key has 1 to 128 bytes without control characters; an empty one takes away the context's. Operations that change
+// nothing ignore it.
+func WithIdempotencyKey(ctx context.Context, key string) context.Context {
+	h := headersFrom(ctx)
+	h.idempotencyKey = key
+	return context.WithValue(ctx, headersKey{}, h)
+}
+
+// WithActor says on whose behalf the calls of this context are made, for the audit trail: up to 200 bytes of UTF-8
+// without control characters.
+func WithActor(ctx context.Context, actor string) context.Context {
+	h := headersFrom(ctx)
+	h.actor = actor
+	return context.WithValue(ctx, headersKey{}, h)
+}
+
+// WithTraceparent sends the W3C trace context with the calls of this context. A malformed one is ignored, as W3C has it.
+func WithTraceparent(ctx context.Context, traceparent string) context.Context {
+	h := headersFrom(ctx)
+	h.traceparent = traceparent
+	return context.WithValue(ctx, headersKey{}, h)
+}
+
+func (h headers) validate() error {
+	if len(h.idempotencyKey) > messages.MaxIdempotencyKeyBytes || !isPlainText(h.idempotencyKey) {
+		return messages.Invalid(messages.HeaderIdempotencyKey, "must have 1 to %d bytes, of UTF-8 without control characters", messages.MaxIdempotencyKeyBytes)
+	}
+	if len(h.actor) > messages.MaxActorBytes || !isPlainText(h.actor) {
+		return messages.Invalid(messages.HeaderActor, "must have %d bytes at most, of UTF-8 without control characters", messages.MaxActorBytes)
+	}
+	return nil
+}
+
+func isPlainText(text string) bool {
+	return utf8.ValidString(text) && strings.IndexFunc(text, unicode.IsControl) < 0
+}
+
+func (h headers) encode() nats.Header {
+	header := nats.Header{}
+	for name, value := range map[string]string{
+		messages.HeaderIdempotencyKey: h.idempotencyKey, messages.HeaderActor: h.actor, messages.HeaderTraceparent: h.traceparent,
+	} {
+		if value != "" && isPlainText(value) {
+			header.Set(name, value)
+		}
+	}
+	return header
+}
+
+// send sends an encoded request, again if need be, and returns the encoded reply.
+func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body []byte) ([]byte, error) {
+	if err := endpoint.CheckScope(c.tenant); err != nil {
+		return nil, err
+	}
+	h := headersFrom(ctx)
+	if err := h.validate(); err != nil {
+		return nil, err
+	}
+	deadline, given := ctx.Deadline()
+	if !given {
+		deadline = time.Now().Add(endpoint.Timeout)
+		limited, cancel := context.WithDeadline(ctx, deadline.Add(replyGrace))
+		defer cancel()
+		ctx = limited
+	}
+	r := &request{
+		client: c, deadline: deadline, timeout: endpoint.Timeout,
+		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: body, Header: h.encode()},
+		repeatable: !endpoint.Mutates || h.idempotencyKey != "",
+	}
+	return r.run(ctx)
+}
+
+// request is a message that may have to be sent several times.
+type request struct {
+	client     *Client
+	msg        *nats.Msg
+	deadline   time.Time     // of the call with all its attempts
+	timeout    time.Duration // within which the endpoint is expected to answer
+	repeatable bool          // a second effect is the same as none
+}
+
+// attempt makes one attempt. If another may follow, and has time to, it waits no longer than the endpoint's time-out.
+func (r *request) attempt(ctx context.Context, mayRepeat bool) ([]byte, *messages.Error) {
+	nc := r.client.nc
+	r.msg.Header.Set(messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(r.deadline).Milliseconds()), 10))
+	if err := r.checkSize(); err != nil {
+		return nil, err
+	}
+	if ctx.Err() == nil && !nc.IsConnected() {
+		// Looked at first, because a request that fails while it is published leaves an entry in the library's table of
+		// replies, each time.
+		return nil, unavailable("NATS cannot be reached", messages.OutcomeNotApplied, nats.ErrDisconnected)
+	}
+	waiting := ctx
+	if mayRepeat && r.repeatable && time.Until(r.deadline) > r.timeout+replyGrace {
+		limited, cancel := context.WithTimeout(ctx, r.timeout)
+		defer cancel()
+		waiting = limited
+	}
+	reply, err := nc.RequestMsgWithContext(waiting, r.msg)
+	switch {
+	case err == nil:
+		return reply.Data, replyError(reply)
+	case ctx.Err() != nil:
+		return nil, ended(ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, unavailable(fmt.Sprintf("no reply within the attempt's time-out (%s)", r.timeout), messages.OutcomeUnknown, err)
+	case errors.Is(err, nats.ErrNoResponders):
+		return nil, unavailable("no worker is listening", messages.OutcomeNotApplied, err)
+	case errors.Is(err, nats.ErrReconnectBufExceeded):
+		return nil, unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
+	}
+	return nil, unavailable("the connection to NATS broke before the reply", messages.OutcomeUnknown, err)
+}
+
+// checkSize refuses what NATS would: headers count too. It comes first for the same reason as the look at the connection.
+func (r *request) checkSize() *messages.Error {
+	limit := r.client.nc.MaxPayload()
+	if size := int64(r.msg.Size() - len(r.msg.Subject)); size > limit {
+		return messages.TooLarge("", int(limit), fmt.Sprintf("the request has %d bytes with its headers", size))
+	}
+	return nil
+}
+
+// ended is the failure of a call whose context ended, by its deadline or by the caller.
+func ended(cause error) *messages.Error {
+	return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "no reply within the caller's time", Cause: cause}
+}
+
+func unavailable(message string, outcome messages.Outcome, cause error) *messages.Error {
+	return &messages.Error{
+		Code: messages.CodeUnavailable, Message: message, Cause: cause,
+		Details: messages.ErrorDetails{Outcome: outcome},
+	}
+}
+
+// replyError returns the failure that a reply carries, nil when it is a success.
+func replyError(reply *nats.Msg) *messages.Error {
+	if reply.Header.Get(messages.HeaderErrorCode) == "" {
+		return nil
+	}
+	var body messages.ErrorReply
+	if err := messages.DecodeReply(reply.Data, &body); err != nil {
+		return &messages.Error{Code: messages.CodeInternal, Message: "the error reply cannot be read", Cause: err}
+	}
+	return &messages.Error{Code: body.Error.Code, Message: body.Error.Message, Details: body.Error.Details}
+}
