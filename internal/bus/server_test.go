@@ -101,7 +101,7 @@ func TestSubjectsAndHeadersAreChecked(t *testing.T) {
 		"long actor":                  {tenant: "a", header: nats.Header{"Morello-Actor": {strings.Repeat("k", 201)}}, body: body, code: "invalid", field: "Morello-Actor"},
 		"actor of control characters": {tenant: "a", header: nats.Header{"Morello-Actor": {"a\x00b"}}, body: body, code: "invalid", field: "Morello-Actor"},
 		"malformed body":              {tenant: "a", body: `{"key":`, code: "invalid", field: "key"},
-		"unknown field":               {tenant: "a", body: `{"key":"k","value":1,"lease":true}`, code: "invalid", field: "lease"},
+		"unknown field":               {tenant: "a", body: `{"key":"k","value":1,"colour":true}`, code: "invalid", field: "colour"},
 		"out of range":                {tenant: "a", body: `{"key":"","value":1}`, code: "invalid", field: "key"},
 		"an absurd but long ms":       {tenant: "a", header: nats.Header{"Morello-Timeout-Ms": {"9223372036854775807"}}, body: body},
 	} {

@@ -133,7 +133,7 @@ func TestBadInputHarmsNobody(t *testing.T) {
 	defer nc.Close()
 	bad := map[string]struct{ operation, body, code, field string }{
 		"malformed":        {"get", `{"key"`, "invalid", "key"},
-		"unknown field":    {"get", `{"key":"k","lease":true}`, "invalid", "lease"},
+		"unknown field":    {"get", `{"key":"k","colour":true}`, "invalid", "colour"},
 		"repeated member":  {"set", `{"key":"k","value":1,"value":2}`, "invalid", "value"},
 		"wrong type":       {"get", `{"key":1}`, "invalid", "key"},
 		"missing":          {"set", `{"key":"k"}`, "invalid", "value"},
