@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
@@ -123,8 +124,16 @@ func (s *stack) vacuum(ctx context.Context) error {
 	return err
 }
 
+// patience is the deadline of every request: a machine that stalls for a moment shows in the latencies, and ends no run.
+const patience = 30 * time.Second
+
+func patient(endpoint messages.EndpointInfo) messages.EndpointInfo {
+	endpoint.Timeout = patience
+	return endpoint
+}
+
 func rawGet(cfg Config, s *stack) (operation, int) {
-	endpoint := messages.CacheGetEndpoint.Info()
+	endpoint := patient(messages.CacheGetEndpoint.Info())
 	return func(ctx context.Context, random uint64) error {
 		body := []byte(`{"key":"` + keyName(random%uint64(cfg.Keys)) + `"}`)
 		reply, err := s.conns[random>>32%connections].CallRaw(ctx, endpoint, tenant, body, bus.Headers{})
@@ -136,7 +145,7 @@ func rawGet(cfg Config, s *stack) (operation, int) {
 }
 
 func rawSet(cfg Config, s *stack) (operation, int) {
-	endpoint := messages.CacheSetEndpoint.Info()
+	endpoint := patient(messages.CacheSetEndpoint.Info())
 	value := string(benchValue(cfg.ValueBytes))
 	return func(ctx context.Context, random uint64) error {
 		body := []byte(`{"key":"` + keyName(random%uint64(cfg.Keys)) + `","value":` + value + `}`)
@@ -146,7 +155,7 @@ func rawSet(cfg Config, s *stack) (operation, int) {
 }
 
 func rawGetMany(cfg Config, s *stack) (operation, int) {
-	endpoint := messages.CacheGetManyEndpoint.Info()
+	endpoint := patient(messages.CacheGetManyEndpoint.Info())
 	return func(ctx context.Context, random uint64) error {
 		request := messages.CacheGetMany{Keys: make([]string, manyKeys)}
 		for i := range request.Keys {

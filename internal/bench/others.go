@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -42,7 +43,7 @@ func fillKV(ctx context.Context, cfg Config, js jetstream.JetStream, p *progress
 		if i%10_000 == 0 {
 			p.show("loading JetStream KV: %d of %d", i, cfg.Keys)
 		}
-		if _, err := js.PublishAsync("$KV.bench."+keyName(uint64(i)), value); err != nil {
+		if _, err := js.PublishAsync("$KV.bench."+keyName(uint64(i)), value, jetstream.WithStallWait(time.Minute)); err != nil {
 			return nil, err
 		}
 	}
