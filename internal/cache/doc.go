@@ -1,5 +1,6 @@
 // Package cache is the capability cache: values under keys with a time to live, tags, conditions and counters, in an
 // UNLOGGED table of PostgreSQL.
 //
-// Get, Set and Touch of single keys go through batchers, in batch.go; everything else is one statement in service.go.
+// Get, Set and Touch of single keys go through batchers, in batch.go; the rest is one statement each: service.go, set.go,
+// delete.go, increment.go, list.go, clear.go. lease.go gives one of many who miss the right to compute.
 package cache
