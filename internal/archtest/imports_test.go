@@ -40,6 +40,7 @@ var mayImport = withCapabilities(map[string][]string{
 	"internal/scheduler":        {anything},
 	"internal/bench":            {anything},
 	"cmd/...":                   {anything},
+	"deploy/compose":            {},
 	"deploy/nats":               {},
 	"examples/...":              {},
 })
@@ -47,11 +48,12 @@ var mayImport = withCapabilities(map[string][]string{
 // testsMayImport is what the tests of every package may import beyond what its code may.
 var testsMayImport = []string{"internal/devstack", "internal/devstack/devtest"}
 
-// testsAlsoMayImport is what the tests of what agents use may import besides: they run against the real worker, on a
-// migrated database, because a client that works with a stand-in shows nothing.
+// testsAlsoMayImport is what some tests may import besides. Those of what agents use run against the real worker, on a
+// migrated database, because a client that works with a stand-in shows nothing; that of the containers knows the settings.
 var testsAlsoMayImport = map[string][]string{
-	"client":       realWorker,
-	"examples/...": realWorker,
+	"client":         realWorker,
+	"deploy/compose": {"internal/config"},
+	"examples/...":   realWorker,
 }
 
 var realWorker = []string{"internal/worker", "internal/config", "internal/postgres"}
