@@ -22,7 +22,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	services := []*cache.Service{f.Service, newService(t, f.url)}
-	const callers, rounds = 12, 120
+	const callers, rounds = 12, 80
 	start := time.Now()
 	var mu sync.Mutex
 	var history []porcupine.Operation
