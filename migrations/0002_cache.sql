@@ -21,7 +21,7 @@ CREATE UNLOGGED TABLE morello.cache_entry (
 CREATE INDEX cache_entry_sweep_after ON morello.cache_entry (sweep_after) WITH (fillfactor = 90);
 
 -- One row for each tag of an entry, written in the statement that writes the entry. A row may outlive its entry's tag
--- when two sets of a key overlap: readers compare with the entry, and the cleaner removes such rows.
+-- when two sets of a key overlap: readers compare with the entry.
 CREATE UNLOGGED TABLE morello.cache_tag (
     tenant text COLLATE "C" NOT NULL,
     tag    text COLLATE "C" NOT NULL,
