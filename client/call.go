@@ -160,7 +160,7 @@ func (r *request) attempt(ctx context.Context, mayRepeat bool) ([]byte, *message
 	if ctx.Err() == nil && !nc.IsConnected() {
 		// Looked at first, because a request that fails while it is published leaves an entry in the library's table of
 		// replies, each time.
-		return nil, unavailable("NATS cannot be reached", messages.OutcomeNotApplied, nats.ErrDisconnected)
+		return nil, messages.Unavailable("NATS cannot be reached", messages.OutcomeNotApplied, nats.ErrDisconnected)
 	}
 	waiting := ctx
 	if mayRepeat && r.repeatable && time.Until(r.deadline) > r.timeout+replyGrace {
@@ -175,13 +175,13 @@ func (r *request) attempt(ctx context.Context, mayRepeat bool) ([]byte, *message
 	case ctx.Err() != nil:
 		return nil, ended(ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):
-		return nil, unavailable(fmt.Sprintf("no reply within the attempt's time-out (%s)", r.timeout), messages.OutcomeUnknown, err)
+		return nil, messages.Unavailable(fmt.Sprintf("no reply within the attempt's time-out (%s)", r.timeout), messages.OutcomeUnknown, err)
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, unavailable("no worker is listening", messages.OutcomeNotApplied, err)
+		return nil, messages.Unavailable("no worker is listening", messages.OutcomeNotApplied, err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded):
-		return nil, unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
+		return nil, messages.Unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
 	}
-	return nil, unavailable("the connection to NATS broke before the reply", messages.OutcomeUnknown, err)
+	return nil, messages.Unavailable("the connection to NATS broke before the reply", messages.OutcomeUnknown, err)
 }
 
 // checkSize refuses what NATS would: headers count too. It comes first for the same reason as the look at the connection.
@@ -198,21 +198,10 @@ func ended(cause error) *messages.Error {
 	return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "no reply within the caller's time", Cause: cause}
 }
 
-func unavailable(message string, outcome messages.Outcome, cause error) *messages.Error {
-	return &messages.Error{
-		Code: messages.CodeUnavailable, Message: message, Cause: cause,
-		Details: messages.ErrorDetails{Outcome: outcome},
-	}
-}
-
 // replyError returns the failure that a reply carries, nil when it is a success.
 func replyError(reply *nats.Msg) *messages.Error {
 	if reply.Header.Get(messages.HeaderErrorCode) == "" {
 		return nil
 	}
-	var body messages.ErrorReply
-	if err := messages.DecodeReply(reply.Data, &body); err != nil {
-		return &messages.Error{Code: messages.CodeInternal, Message: "the error reply cannot be read", Cause: err}
-	}
-	return &messages.Error{Code: body.Error.Code, Message: body.Error.Message, Details: body.Error.Details}
+	return messages.DecodeError(reply.Data)
 }

@@ -180,7 +180,7 @@ func (c *Client) connect(ctx context.Context, cfg Config) error {
 	case ctx.Err() != nil:
 		err = context.Cause(ctx)
 	}
-	return unavailable(fmt.Sprintf("NATS at %s cannot be reached: %v", hosts(cfg.URL), last), messages.OutcomeNotApplied, errors.Join(err, last))
+	return messages.Unavailable(fmt.Sprintf("NATS at %s cannot be reached: %v", hosts(cfg.URL), last), messages.OutcomeNotApplied, errors.Join(err, last))
 }
 
 func isAuthError(err error) bool {
@@ -227,7 +227,7 @@ func (c *Client) checkInbox(ctx context.Context) error {
 		err = errors.Join(c.nc.FlushWithContext(ctx), inbox.Unsubscribe())
 	}
 	if err != nil {
-		return unavailable(fmt.Sprintf("NATS cannot be reached: %v", err), messages.OutcomeNotApplied, err)
+		return messages.Unavailable(fmt.Sprintf("NATS cannot be reached: %v", err), messages.OutcomeNotApplied, err)
 	}
 	if refused := c.nc.LastError(); errors.Is(refused, nats.ErrPermissionViolation) {
 		return &messages.Error{Code: messages.CodeForbidden, Message: "this login is not of the tenant " + c.tenant, Cause: refused}
@@ -290,7 +290,7 @@ func (c *Client) enter() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.closing {
-		return unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
+		return messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
 	}
 	c.calls.Add(1)
 	return nil

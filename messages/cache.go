@@ -235,7 +235,7 @@ var CacheDeleteManyEndpoint = Endpoint[CacheDeleteMany, CacheDeleteManyReply]{
 	Doc: "Deletes the entries of up to 1000 keys.",
 }
 
-// CacheDeleteMany deletes the entries of 1 to 1000 keys in one statement.
+// CacheDeleteMany deletes the entries of 1 to 1000 keys, all at once.
 type CacheDeleteMany struct {
 	Keys []string `json:"keys" jsonschema:"minItems=1,maxItems=1000"`
 }

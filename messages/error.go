@@ -121,6 +121,11 @@ func TooLarge(field string, limit int, what string) *Error {
 	return &Error{Code: CodeTooLarge, Message: message, Details: ErrorDetails{Field: field}}
 }
 
+// Unavailable returns an error of code unavailable: a server that is needed did not do its part.
+func Unavailable(message string, outcome Outcome, cause error) *Error {
+	return &Error{Code: CodeUnavailable, Message: message, Cause: cause, Details: ErrorDetails{Outcome: outcome}}
+}
+
 // AsError returns err as an *Error: itself, deadline_exceeded for a context that ended, otherwise internal.
 func AsError(err error) *Error {
 	var known *Error
@@ -150,4 +155,13 @@ type ErrorBody struct {
 // Body returns the error as it travels, for a request that is or is not idempotent.
 func (e *Error) Body(idempotent bool) ErrorReply {
 	return ErrorReply{Error: ErrorBody{e.Code, e.Message, e.Retryable(idempotent), e.Details}}
+}
+
+// DecodeError reads the body of a failed request.
+func DecodeError(body []byte) *Error {
+	var reply ErrorReply
+	if err := DecodeReply(body, &reply); err != nil {
+		return &Error{Code: CodeInternal, Message: "the error reply cannot be read", Cause: err}
+	}
+	return &Error{Code: reply.Error.Code, Message: reply.Error.Message, Details: reply.Error.Details}
 }

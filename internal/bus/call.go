@@ -90,20 +90,13 @@ func setHeader(msg *nats.Msg, name, value string) {
 func requestError(err error) error {
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return unavailable("no worker is listening", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("no worker is listening", messages.OutcomeNotApplied, err)
 	case errors.Is(err, nats.ErrReconnectBufExceeded), errors.Is(err, nats.ErrConnectionReconnecting):
-		return unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled), errors.Is(err, nats.ErrTimeout):
 		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "no reply within the deadline", Cause: err}
 	default:
-		return unavailable("NATS cannot be reached", messages.OutcomeUnknown, err)
-	}
-}
-
-func unavailable(message string, outcome messages.Outcome, cause error) error {
-	return &messages.Error{
-		Code: messages.CodeUnavailable, Message: message, Cause: cause,
-		Details: messages.ErrorDetails{Outcome: outcome},
+		return messages.Unavailable("NATS cannot be reached", messages.OutcomeUnknown, err)
 	}
 }
 
@@ -112,9 +105,5 @@ func replyError(reply *nats.Msg) error {
 	if reply.Header.Get(messages.HeaderErrorCode) == "" {
 		return nil
 	}
-	var body messages.ErrorReply
-	if err := messages.DecodeReply(reply.Data, &body); err != nil {
-		return &messages.Error{Code: messages.CodeInternal, Message: "the error reply cannot be read", Cause: err}
-	}
-	return &messages.Error{Code: body.Error.Code, Message: body.Error.Message, Details: body.Error.Details}
+	return messages.DecodeError(reply.Data)
 }

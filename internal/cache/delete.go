@@ -15,7 +15,7 @@ func (s *Service) Delete(ctx context.Context, tenant string, m messages.CacheDel
 	return messages.CacheDeleteReply{Deleted: many.Deleted == 1}, err
 }
 
-// DeleteMany deletes the entries of the keys in one statement and counts those that were live.
+// DeleteMany deletes the entries of the keys in one round trip and counts those that were live.
 func (s *Service) DeleteMany(ctx context.Context, tenant string, m messages.CacheDeleteMany) (messages.CacheDeleteManyReply, error) {
 	return s.deleteKeys(ctx, tenant, m.Keys, condition{})
 }

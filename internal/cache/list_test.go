@@ -341,6 +341,14 @@ func TestInvalidations(t *testing.T) {
 	_, err = service.Delete(t.Context(), tenant, messages.CacheDelete{Key: "k"})
 	require.NoError(t, err)
 	require.Empty(t, heard)
+	set(messages.CacheSet{Key: "once"})
+	var keyedVersion int64
+	for range 2 { // the repetition changes nothing, and is not announced
+		reply, err := service.Set(keyed(t.Context(), "once", 1), tenant, messages.CacheSet{Key: "once", Value: []byte("2")})
+		require.NoError(t, err)
+		keyedVersion = reply.Version
+	}
+	require.Equal(t, named("once", keyedVersion), last())
 	for range 2 {
 		_, err = service.Increment(t.Context(), tenant, messages.CacheIncrement{Key: "counter"})
 		require.NoError(t, err)

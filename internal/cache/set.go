@@ -24,13 +24,23 @@ func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (
 	case m.Lease != "":
 		return s.setWithLease(ctx, e, m.Lease)
 	case messages.Keyed(ctx):
-		return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetReply, error) {
-			stored, err := upsert(ctx, db, []newEntry{e}, 1)
-			return stored[e.entryKey].CacheSetReply, err
-		})
+		return s.setOnce(ctx, e)
 	default:
 		return s.sets.Do(ctx, e)
 	}
+}
+
+// setOnce stores the entry under the idempotency key of the request. A repetition stores nothing and announces nothing.
+func (s *Service) setOnce(ctx context.Context, e newEntry) (messages.CacheSetReply, error) {
+	var stored map[entryKey]storedEntry
+	reply, err := postgres.InTx(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (reply messages.CacheSetReply, err error) {
+		stored, err = upsert(ctx, db, []newEntry{e}, 1)
+		return stored[e.entryKey].CacheSetReply, err
+	})
+	if err == nil {
+		s.announceOverwritten(stored)
+	}
+	return reply, err
 }
 
 // beginSet is Set without waiting. Conditional sets are not batched.
@@ -68,10 +78,7 @@ func (s *Service) setIfVersion(ctx context.Context, e newEntry, version int64) (
 				return reply, err
 			}
 		}
-		return messages.CacheSetReply{}, &messages.Error{
-			Code: messages.CodeUnavailable, Message: "the key is written too often at this moment",
-			Details: messages.ErrorDetails{Outcome: messages.OutcomeNotApplied},
-		}
+		return messages.CacheSetReply{}, messages.Unavailable("the key is written too often at this moment", messages.OutcomeNotApplied, nil)
 	})
 	if err == nil && reply.Stored && version > 0 {
 		s.invalidated(e.tenant, messages.CacheInvalidated{Keys: []messages.CacheKeyVersion{{Key: e.key, Version: reply.Version}}})

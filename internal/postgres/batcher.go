@@ -143,7 +143,7 @@ func (b *Batcher[In, Out]) tryEnqueue(item batchItem[In, Out]) error {
 	defer b.mu.Unlock()
 	switch {
 	case b.closed:
-		return unavailable("this worker is shutting down", messages.OutcomeNotApplied, nil)
+		return messages.Unavailable("this worker is shutting down", messages.OutcomeNotApplied, nil)
 	case len(b.waiting) >= b.cfg.MaxWaiting:
 		return &messages.Error{Code: messages.CodeOverloaded, Message: fmt.Sprintf("%d items wait already", len(b.waiting))}
 	}

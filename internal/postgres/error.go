@@ -33,7 +33,7 @@ func mapError(ctx context.Context, err error, readOnly bool) error {
 	case ctx.Err() != nil:
 		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "the time that the caller gave ran out", Cause: err}
 	case errors.As(err, &early), sentNothing(err):
-		return unavailable("PostgreSQL cannot be reached", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("PostgreSQL cannot be reached", messages.OutcomeNotApplied, err)
 	case errors.As(err, &server) && server.Severity != "FATAL":
 		return serverError(server)
 	case server != nil, isConnectionError(err), isClosed(err):
@@ -41,7 +41,7 @@ func mapError(ctx context.Context, err error, readOnly bool) error {
 		if readOnly {
 			outcome = messages.OutcomeNotApplied
 		}
-		return unavailable("the connection to PostgreSQL broke", outcome, err)
+		return messages.Unavailable("the connection to PostgreSQL broke", outcome, err)
 	default:
 		return err
 	}
@@ -78,13 +78,13 @@ func serverError(err *pgconn.PgError) error {
 	case "57014": // query_canceled: our statement_timeout, as the caller's own cancellation ends its context
 		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "the statement took too long", Cause: err}
 	case "40001", "40P01", "55P03": // serialization_failure, deadlock_detected, lock_not_available
-		return unavailable("the transaction lost against another one", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("the transaction lost against another one", messages.OutcomeNotApplied, err)
 	case "25006": // read_only_sql_transaction: a standby, in the middle of a failover
-		return unavailable("PostgreSQL accepts no writes", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("PostgreSQL accepts no writes", messages.OutcomeNotApplied, err)
 	}
 	switch err.Code[:2] {
 	case "53", "57", "58": // resources, operator intervention, system
-		return unavailable("PostgreSQL is not available", messages.OutcomeNotApplied, err)
+		return messages.Unavailable("PostgreSQL is not available", messages.OutcomeNotApplied, err)
 	}
 	return serverFault{err}
 }
@@ -107,13 +107,6 @@ func SQLState(err error) string {
 		return server.Code
 	}
 	return ""
-}
-
-func unavailable(message string, outcome messages.Outcome, cause error) error {
-	return &messages.Error{
-		Code: messages.CodeUnavailable, Message: message, Cause: cause,
-		Details: messages.ErrorDetails{Outcome: outcome},
-	}
 }
 
 // NotApplied reports whether err is unavailable with the certainty that nothing was changed.

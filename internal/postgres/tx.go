@@ -20,7 +20,8 @@ func Read[Reply any](ctx context.Context, pool *Pool, fn func(ctx context.Contex
 	return reply, mapError(ctx, err, true)
 }
 
-// InStatement runs fn, which executes exactly one statement and so needs no transaction around it. A request with an
+// InStatement runs fn, in which one statement, or one batch of statements, makes all the changes, so that it needs no
+// transaction around it. A request with an
 // idempotency key is run by InTx instead, because its reply must be stored with its effect.
 func InStatement[Reply any](
 	ctx context.Context, pool *Pool, tenant string, fn func(ctx context.Context, db Querier) (Reply, error),
