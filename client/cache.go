@@ -67,3 +67,8 @@ func (c Cache) GetByTags(ctx context.Context, request messages.CacheGetByTags) (
 func (c Cache) Clear(ctx context.Context, request messages.CacheClear) (messages.CacheClearReply, error) {
 	return Call(ctx, c.client, messages.CacheClearEndpoint, request)
 }
+
+// Info describes the tenant's cache: counts, sizes, hits, hot keys, tags; what would take too long to count is estimated.
+func (c Cache) Info(ctx context.Context) (messages.CacheInfoReply, error) {
+	return Call(ctx, c.client, messages.CacheInfoEndpoint, messages.CacheInfo{})
+}

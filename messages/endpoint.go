@@ -97,5 +97,6 @@ func Endpoints() []EndpointInfo {
 		CacheKeysEndpoint.Info(),
 		CacheGetByTagsEndpoint.Info(),
 		CacheClearEndpoint.Info(),
+		CacheInfoEndpoint.Info(),
 	}
 }

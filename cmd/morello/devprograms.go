@@ -20,7 +20,6 @@ import (
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/devstack"
 	"github.com/ai-cherry/morello/internal/gateway"
-	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/scheduler"
 	"github.com/ai-cherry/morello/internal/worker"
 )
@@ -32,7 +31,7 @@ const (
 )
 
 // prepareDatabase makes the database of an empty cluster, and migrates it.
-func prepareDatabase(ctx context.Context, db *devstack.Postgres, log *slog.Logger) error {
+func prepareDatabase(ctx context.Context, db *devstack.Postgres, durable bool, log *slog.Logger) error {
 	exists, err := databaseExists(ctx, db.URL("postgres"))
 	if err != nil {
 		return err
@@ -42,7 +41,7 @@ func prepareDatabase(ctx context.Context, db *devstack.Postgres, log *slog.Logge
 			return err
 		}
 	}
-	return postgres.MigrateUp(ctx, db.URL(devDatabase), log)
+	return migrateUp(ctx, db.URL(devDatabase), durable, log)
 }
 
 func databaseExists(ctx context.Context, url string) (exists bool, err error) {

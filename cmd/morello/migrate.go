@@ -1,13 +1,18 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"text/tabwriter"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/spf13/cobra"
 
+	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/cli"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/postgres"
@@ -23,13 +28,15 @@ func newMigrateCommand() *cobra.Command {
 	}
 	migrate.AddCommand(&cobra.Command{
 		Use: "up", Short: "Apply what is missing", Args: cobra.NoArgs,
+		Long: "Apply what is missing, and make the cache durable or not, as MORELLO_CACHE_DURABLE says. Changing that rewrites\n" +
+			"the tables of the cache, and blocks it meanwhile.",
 		Example: "  MORELLO_DATABASE_URL=postgres://morello:secret@db:5432/morello morello migrate up",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load()
 			if err != nil {
 				return cli.UsageError{Err: err}
 			}
-			if err := postgres.MigrateUp(cmd.Context(), cfg.MigrateDatabaseURL, cfg.Logger(os.Stderr)); err != nil {
+			if err := migrateUp(cmd.Context(), cfg.MigrateDatabaseURL, cfg.CacheDurable, cfg.Logger(os.Stderr)); err != nil {
 				return err
 			}
 			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "the schema is up to date")
@@ -40,6 +47,23 @@ func newMigrateCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, _ []string) error { return printMigrations(cmd) },
 	})
 	return migrate
+}
+
+// migrateUp applies what is missing, and makes the cache durable or not, as the settings say.
+func migrateUp(ctx context.Context, databaseURL string, durable bool, log *slog.Logger) (err error) {
+	if err := postgres.MigrateUp(ctx, databaseURL, log); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, databaseURL)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	changed, err := cache.SetDurable(ctx, conn, durable)
+	if changed {
+		log.Info("the cache was rewritten", "durable", durable)
+	}
+	return err
 }
 
 func printMigrations(cmd *cobra.Command) error {

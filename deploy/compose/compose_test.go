@@ -65,14 +65,20 @@ func read(t *testing.T, name string) string {
 	return string(text)
 }
 
-// TestVariables: each variable is in .env.example, and Compose refuses to start without it or with an empty one.
+// TestVariables: each variable is in .env.example; Compose refuses to start without it or with an empty one, unless it has
+// a default.
 func TestVariables(t *testing.T) {
 	t.Parallel()
-	named := regexp.MustCompile(`\$\{?(\w+)[^}]*\}?`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1)
+	named := regexp.MustCompile(`\$\{?(\w+)(:-)?[^}]*\}?`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1)
 	require.NotEmpty(t, named)
 	used := map[string]bool{}
 	for _, match := range named {
-		used[match[1]] = true
+		name, optional := match[1], match[2] != ""
+		if optional {
+			require.Contains(t, read(t, ".env.example"), "\n# "+name+"=", "optional: shown, commented out")
+			continue
+		}
+		used[name] = true
 	}
 	require.ElementsMatch(t, slices.Collect(maps.Keys(example(t))), slices.Collect(maps.Keys(used)))
 	for name := range used {

@@ -19,9 +19,10 @@ const (
 )
 
 // counters counts hits and misses by tenant in memory, and adds them to the table every two seconds: a read writes
-// nothing. If the process is killed, the counts of at most two seconds are lost.
+// nothing. If the process is killed, the counts of at most two seconds are lost. It also samples which keys are hot.
 type counters struct {
 	pool    *postgres.Pool
+	hot     *hotKeys
 	log     *slog.Logger
 	mu      sync.Mutex
 	pending map[string]hitsAndMisses
@@ -34,18 +35,19 @@ type hitsAndMisses struct{ hits, misses int64 }
 
 func newCounters(pool *postgres.Pool, log *slog.Logger) *counters {
 	c := &counters{
-		pool: pool, log: log, pending: map[string]hitsAndMisses{},
+		pool: pool, hot: newHotKeys(), log: log, pending: map[string]hitsAndMisses{},
 		full: make(chan struct{}, 1), stop: make(chan struct{}), stopped: make(chan struct{}),
 	}
 	go c.flushPeriodically()
 	return c
 }
 
-func (c *counters) count(tenant string, hit bool) {
+func (c *counters) count(key entryKey, hit bool) {
+	c.hot.sample(key)
 	if hit {
-		c.add(tenant, 1, 0)
+		c.add(key.tenant, 1, 0)
 	} else {
-		c.add(tenant, 0, 1)
+		c.add(key.tenant, 0, 1)
 	}
 }
 
@@ -66,7 +68,7 @@ func (c *counters) flushPeriodically() {
 	defer close(c.stopped)
 	tick := time.NewTicker(counterPeriod)
 	defer tick.Stop()
-	for {
+	for n := 1; ; n++ {
 		select {
 		case <-tick.C:
 		case <-c.full:
@@ -74,6 +76,15 @@ func (c *counters) flushPeriodically() {
 			return
 		}
 		c.flush(context.Background()) // detached: counts belong to no request
+		if n%hotFlushes == 0 {
+			c.flushHotKeys(context.Background())
+		}
+	}
+}
+
+func (c *counters) flushHotKeys(ctx context.Context) {
+	if err := c.hot.flush(ctx, c.pool); err != nil {
+		c.log.Warn("the hot keys of the cache could not be written", "error", err)
 	}
 }
 
@@ -82,6 +93,7 @@ func (c *counters) close(ctx context.Context) {
 	close(c.stop)
 	<-c.stopped
 	c.flush(context.WithoutCancel(ctx))
+	c.flushHotKeys(context.WithoutCancel(ctx))
 }
 
 // flush adds what was counted to the table. When that fails, and surely did not happen, the counts are kept for the next

@@ -52,9 +52,7 @@ func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys
 			ORDER BY key
 			FOR UPDATE
 		), removed AS (
-			UPDATE morello.cache_entry AS e
-			SET value = '', tags = NULL, replaced_tags = e.tags, expires_at = '-infinity',
-				sweep_after = least(e.sweep_after, now() + make_interval(secs => ` + staleSeconds + `))
+			UPDATE morello.cache_entry AS e SET ` + bury + `
 			FROM doomed
 			WHERE e.tenant = $1 AND e.key = doomed.key
 			RETURNING e.tenant, e.key, e.version, e.replaced_tags AS tags, doomed.live

@@ -19,5 +19,6 @@ func (s *Service) Endpoints() []bus.Binding {
 		bus.Bind(messages.CacheKeysEndpoint, s.Keys),
 		bus.Bind(messages.CacheGetByTagsEndpoint, s.GetByTags),
 		bus.Bind(messages.CacheClearEndpoint, s.Clear),
+		bus.Bind(messages.CacheInfoEndpoint, s.Info),
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// Cleanup removes expired entries and lapsed leases.
+// Cleanup keeps the cache in shape: it removes what has expired, lapsed or been forgotten, and evicts what is too much.
 type Cleanup struct{}
 
 // Kind names the job.
@@ -19,21 +19,43 @@ func (Cleanup) Kind() string { return "cache_cleanup" }
 
 const cleanupBatch = 1000
 
-// NewCleanup returns the job that removes entries which expired more than 300 seconds ago, for all tenants.
-func NewCleanup(every time.Duration) jobs.Periodic {
-	return jobs.Periodic{Every: every, Event: messages.CacheCleanupEvent, NewRun: func() jobs.Step {
-		last := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
-		return func(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
-			swept, err := sweep(ctx, db, last, cleanupBatch)
-			if err != nil {
-				return nil, false, err
-			}
-			last = swept.last
-			leases, err := sweepLeases(ctx, db, cleanupBatch)
-			more := swept.due == cleanupBatch || leases == cleanupBatch
-			return jobs.Counts{"removed": swept.removed, "leases": leases}, more, err
-		}
+// CleanupConfig of the job.
+type CleanupConfig struct {
+	// Every is the period.
+	Every time.Duration
+	// MaxBytes bounds the entries of all tenants, as they are stored, with their keys, tags and index entries; the files
+	// are larger by what waits for vacuum and by free space. Defaults to no bound.
+	MaxBytes int64
+}
+
+// NewCleanup returns the job that removes entries which expired more than 300 seconds ago and lapsed leases, of all
+// tenants, forgets keys that are hot no more, removes tags that outlived their entries, and evicts entries as long as the
+// cache is larger than its bound.
+func NewCleanup(cfg CleanupConfig) jobs.Periodic {
+	return jobs.Periodic{Every: cfg.Every, Event: messages.CacheCleanupEvent, NewRun: func() jobs.Step {
+		walk, eviction := &tagWalk{}, &eviction{maxBytes: cfg.MaxBytes}
+		return jobs.InTurn(newSweep(), cleanLeases, cleanHotKeys, walk.step, eviction.step)
 	}}
+}
+
+func newSweep() jobs.Step {
+	last := pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	return func(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
+		swept, err := sweep(ctx, db, last, cleanupBatch)
+		last = swept.last
+		return jobs.Counts{"removed": swept.removed}, swept.due == cleanupBatch, err
+	}
+}
+
+func cleanLeases(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
+	leases, err := sweepLeases(ctx, db, cleanupBatch)
+	return jobs.Counts{"leases": leases}, leases == cleanupBatch, err
+}
+
+// cleanHotKeys counts nothing: what it removes is a statistic.
+func cleanHotKeys(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
+	forgotten, err := sweepHotKeys(ctx, db, cleanupBatch)
+	return nil, forgotten == cleanupBatch, err
 }
 
 // swept is what a batch of the cleaner did.

@@ -2,6 +2,8 @@ package cache_test
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,10 +13,17 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// cleanup runs the job to its end and returns what it did and in how many batches.
-func (f fixture) cleanup(t *testing.T) (jobs.Counts, int) {
+// cleanup runs the job to its end and returns what it did.
+func (f fixture) cleanup(t *testing.T) jobs.Counts {
 	t.Helper()
-	step := cache.NewCleanup(0).NewRun()
+	did, _ := f.run(t, cache.CleanupConfig{})
+	return did
+}
+
+// run runs the job to its end and returns what it did and in how many batches.
+func (f fixture) run(t *testing.T, cfg cache.CleanupConfig) (jobs.Counts, int) {
+	t.Helper()
+	step := cache.NewCleanup(cfg).NewRun()
 	total, batches := jobs.Counts{}, 0
 	for more := true; more; batches++ {
 		tx, err := f.db.Begin(t.Context())
@@ -47,15 +56,15 @@ func TestCleanup(t *testing.T) {
 	f.set(t, messages.CacheSet{Key: "stale"})
 	f.expire(t, "stale", "299 seconds") // kept for those who take a stale value
 
-	did, batches := f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 2500, "leases": 0}, did)
-	require.Equal(t, 3, batches)
+	did, batches := f.run(t, cache.CleanupConfig{})
+	require.Equal(t, jobs.Counts{"removed": 2500, "leases": 0, "tags": 0}, did)
+	require.Equal(t, 3+4, batches)
 	require.Equal(t, []string{"t live"}, f.tags(t))
 	var left int
 	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_entry`).Scan(&left))
 	require.Equal(t, 3, left)
-	did, _ = f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0}, did)
+	did = f.cleanup(t)
+	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0, "tags": 0}, did)
 }
 
 // TestTombstones: a deleted entry keeps its version for five minutes, and is swept then.
@@ -71,7 +80,7 @@ func TestTombstones(t *testing.T) {
 	require.False(t, f.ask(t, messages.CacheGet{Key: "k", StaleSeconds: 300}).Found) // not even as a stale value
 	keys, _ := f.allKeys(t, messages.CacheKeys{})
 	require.Empty(t, keys)
-	did, _ := f.cleanup(t)
+	did := f.cleanup(t)
 	require.Zero(t, did["removed"])
 	require.Greater(t, f.set(t, messages.CacheSet{Key: "k"}).Version, before)
 
@@ -82,7 +91,7 @@ func TestTombstones(t *testing.T) {
 	require.InDelta(t, 300, seconds, 10)
 	_, err = f.db.Exec(t.Context(), `UPDATE morello.cache_entry SET sweep_after = now()`)
 	require.NoError(t, err)
-	did, _ = f.cleanup(t)
+	did = f.cleanup(t)
 	require.EqualValues(t, 1, did["removed"])
 }
 
@@ -103,10 +112,73 @@ func TestCleanupRearms(t *testing.T) {
 	}
 	isDue, _ := due()
 	require.True(t, isDue) // a touch does not move it forward: that would end HOT updates
-	did, _ := f.cleanup(t)
-	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0}, did)
+	did := f.cleanup(t)
+	require.Equal(t, jobs.Counts{"removed": 0, "leases": 0, "tags": 0}, did)
 	isDue, armed := due()
 	require.False(t, isDue)
 	require.True(t, armed)
 	require.True(t, f.get(t, "k").Found)
+}
+
+// TestOrphanedTags: rows of cache_tag whose entry is gone, or has other tags, are removed; the walk is bounded and goes on.
+func TestOrphanedTags(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.set(t, messages.CacheSet{Key: "live", Tags: []string{"t", "u"}})
+	f.set(t, messages.CacheSet{Key: "untagged"})
+	f.fill(t, 25_000, `ARRAY['many']`)
+	_, err := f.db.Exec(t.Context(), `
+		INSERT INTO morello.cache_tag VALUES ('acme', 'a', 'gone'), ('acme', 'a', 'live'), ('acme', 'zz', 'untagged'), ('other', 't', 'live')`)
+	require.NoError(t, err)
+	require.EqualValues(t, 1+1, f.cleanup(t)["tags"])
+	require.EqualValues(t, 1+1, f.cleanup(t)["tags"], "the second run goes on where the first was cut off")
+	require.Zero(t, f.cleanup(t)["tags"])
+	var left int
+	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_tag`).Scan(&left))
+	require.Equal(t, 25_002, left)
+	require.True(t, f.get(t, "live").Found)
+	require.Equal(t, []string{"live"}, f.tagged(t, messages.CacheGetByTags{Tags: []string{"t"}}))
+}
+
+// TestTagWalkBesideSets: while tags change all the time, in overlapping sets, the walk removes no row that is needed, and
+// in the end all that are not.
+func TestTagWalkBesideSets(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*cache.Service{f.Service, newService(t, f.url)}
+	var callers sync.WaitGroup
+	for caller := range 8 {
+		callers.Go(func() {
+			random := rand.New(rand.NewPCG(7, uint64(caller)))
+			for range 150 {
+				var some []string
+				for _, i := range random.Perm(6)[:3] {
+					some = append(some, fmt.Sprint("k", i))
+				}
+				require.NoError(t, anyOperation(t.Context(), services[caller%2], random, some))
+			}
+		})
+	}
+	walking, stopWalking := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(walking)
+		for {
+			select {
+			case <-stopWalking:
+				return
+			default:
+				f.cleanup(t)
+			}
+		}
+	}()
+	callers.Wait()
+	close(stopWalking)
+	<-walking
+	f.cleanup(t)
+	f.cleanup(t)
+	var has, should []string
+	require.NoError(t, f.db.QueryRow(t.Context(), `
+		SELECT (SELECT array_agg(tag || ' ' || key ORDER BY tag, key) FROM morello.cache_tag),
+			(SELECT array_agg(own.tag || ' ' || key ORDER BY own.tag, key) FROM morello.cache_entry, unnest(tags) AS own (tag))`).Scan(&has, &should))
+	require.Equal(t, should, has)
 }

@@ -72,7 +72,7 @@ func TestLeaseIsGrantedAgainWhenItLapses(t *testing.T) {
 	third := f.ask(t, messages.CacheGet{Key: "other", Lease: true})
 	require.False(t, f.set(t, messages.CacheSet{Key: "k", Lease: third.Lease}).Stored) // another key's
 	f.lapse(t)
-	did, _ := f.cleanup(t)
+	did := f.cleanup(t)
 	require.EqualValues(t, 1, did["leases"])
 	require.Zero(t, f.leases(t))
 }

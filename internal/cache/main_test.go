@@ -3,6 +3,7 @@ package cache_test
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -29,23 +30,35 @@ type fixture struct {
 
 func newFixture(t *testing.T) fixture {
 	t.Helper()
-	url := devtest.Database(t)
+	return newFixtureOn(t, devtest.Database(t))
+}
+
+func newFixtureOn(t *testing.T, url string) fixture {
+	t.Helper()
 	db, err := pgx.Connect(t.Context(), url)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close(context.Background())) })
+	t.Cleanup(func() { _ = db.Close(context.Background()) }) // its server may be gone
 	return fixture{newService(t, url), url, db}
 }
 
 func newService(t *testing.T, url string) *cache.Service {
 	t.Helper()
+	service, _ := newServiceToClose(t, url)
+	return service
+}
+
+// newServiceToClose returns a service that the test may close before its end.
+func newServiceToClose(t *testing.T, url string) (service *cache.Service, closeIt func()) {
+	t.Helper()
 	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Program: "test", Instance: "one", Ceiling: 8})
 	require.NoError(t, err)
-	service := cache.New(pool, cache.Config{Log: slog.New(slog.DiscardHandler)})
-	t.Cleanup(func() {
+	service = cache.New(pool, cache.Config{Log: slog.New(slog.DiscardHandler)})
+	closeIt = sync.OnceFunc(func() {
 		service.Close(context.Background())
 		pool.Close()
 	})
-	return service
+	t.Cleanup(closeIt)
+	return service, closeIt
 }
 
 const tenant = "acme"

@@ -99,20 +99,21 @@ func (s *Service) Get(ctx context.Context, tenant string, m messages.CacheGet) (
 	if err == nil && found.isLarge() {
 		found, err = s.getLarge(ctx, tenant, m, found)
 	}
-	return s.getReply(tenant, found, err)
+	return s.getReply(entryKey{tenant, m.Key}, found, err)
 }
 
 // beginGet is Get without waiting.
 func (s *Service) beginGet(d bus.Deferred[messages.CacheGetReply], tenant string, m messages.CacheGet) {
-	s.gets.Submit(d.Deadline(), newLookup(tenant, m), func(found entry, err error) {
+	l := newLookup(tenant, m)
+	s.gets.Submit(d.Deadline(), l, func(found entry, err error) {
 		if err == nil && found.isLarge() {
 			d.Go(func(ctx context.Context) (messages.CacheGetReply, error) {
 				found, err := s.getLarge(ctx, tenant, m, found)
-				return s.getReply(tenant, found, err)
+				return s.getReply(l.entryKey, found, err)
 			})
 			return
 		}
-		d.Reply(s.getReply(tenant, found, err))
+		d.Reply(s.getReply(l.entryKey, found, err))
 	})
 }
 
@@ -125,11 +126,11 @@ func newLookup(tenant string, m messages.CacheGet) lookup {
 const leaseWaitMS = 100
 
 // getReply counts a hit or a miss; a stale value is a miss.
-func (s *Service) getReply(tenant string, found entry, err error) (messages.CacheGetReply, error) {
+func (s *Service) getReply(key entryKey, found entry, err error) (messages.CacheGetReply, error) {
 	if err != nil {
 		return messages.CacheGetReply{}, err
 	}
-	s.counters.count(tenant, found.found && !found.stale)
+	s.counters.count(key, found.found && !found.stale)
 	reply := messages.CacheGetReply{Found: found.found, CacheEntry: found.CacheEntry, Stale: found.stale, Lease: found.lease}
 	if found.wait {
 		reply.LeaseWaitMS = leaseWaitMS
@@ -192,6 +193,9 @@ func (s *Service) GetMany(ctx context.Context, tenant string, m messages.CacheGe
 		return getMany(ctx, db, tenant, m.Keys, reply.Entries)
 	})
 	s.counters.add(tenant, int64(hits), int64(len(reply.Entries)-hits))
+	for key := range reply.Entries {
+		s.counters.hot.sample(entryKey{tenant, key})
+	}
 	return reply, err
 }
 

@@ -32,6 +32,11 @@ const (
 		tags = excluded.tags,
 		replaced_tags = CASE WHEN e.tags IS DISTINCT FROM excluded.tags THEN e.tags END`
 
+	// bury makes a tombstone of an entry: it keeps the version, for five minutes.
+	bury = `
+		value = '', tags = NULL, replaced_tags = e.tags, expires_at = '-infinity',
+		sweep_after = least(e.sweep_after, now() + make_interval(secs => ` + staleSeconds + `))`
+
 	// keepTags brings cache_tag in line with the rows of "upserted". It reads them from there, so that it comes after
 	// the row lock of the entry, and the tags of one key are never written by two at once.
 	keepTags = `

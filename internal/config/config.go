@@ -36,6 +36,8 @@ type Config struct {
 	HealthAddr         string `env:"HEALTH_ADDR" envDefault:"127.0.0.1:8081" doc:"address of /livez and /readyz; off for none"`
 	PoolCeiling        int    `env:"POOL_CEILING" doc:"PostgreSQL connections for requests, at most, of one worker; from cores and memory when absent"`
 	MaxInFlight        int    `env:"MAX_IN_FLIGHT" envDefault:"1024" doc:"requests at work in one worker, at most; half of them for one tenant"`
+	CacheDurable       bool   `env:"CACHE_DURABLE" envDefault:"false" doc:"true: the cache outlives a crash of PostgreSQL, and sets wait for the disk; takes effect with morello migrate up"`
+	CacheMaxBytes      int64  `env:"CACHE_MAX_BYTES" envDefault:"0" doc:"bytes of cache entries, of all tenants, over which the oldest are evicted; 0 for no bound"`
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat          string `env:"LOG_FORMAT" envDefault:"text" doc:"text or json"`
 
@@ -174,6 +176,9 @@ func (c *Config) check() error {
 	if c.MaxInFlight < 1 || c.MaxInFlight > 100_000 {
 		errs = append(errs, errors.New("MORELLO_MAX_IN_FLIGHT must be 1 to 100000"))
 	}
+	if c.CacheMaxBytes < 0 || c.CacheMaxBytes > 0 && c.CacheMaxBytes < minCacheMaxBytes {
+		errs = append(errs, fmt.Errorf("MORELLO_CACHE_MAX_BYTES must be 0 for no bound, or at least %d (16 MiB)", minCacheMaxBytes))
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		errs = append(errs, errors.New("MORELLO_LOG_LEVEL must be debug, info, warn or error"))
 	}
@@ -188,6 +193,9 @@ func (c *Config) check() error {
 	}
 	return errors.Join(errs...)
 }
+
+// minCacheMaxBytes is a cache that holds a few of the largest values.
+const minCacheMaxBytes = 16 << 20
 
 // HealthOff as HealthAddr serves no health endpoints.
 const HealthOff = "off"

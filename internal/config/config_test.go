@@ -40,6 +40,8 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, 1024, c.MaxInFlight)
 	require.GreaterOrEqual(t, c.PoolCeiling, minPoolCeiling)
 	require.LessOrEqual(t, c.PoolCeiling, maxPoolCeiling)
+	require.False(t, c.CacheDurable)
+	require.Zero(t, c.CacheMaxBytes)
 	require.Equal(t, "info", c.LogLevel)
 	require.Equal(t, "text", c.LogFormat)
 	require.Equal(t, map[string]time.Duration{"cache_cleanup": time.Minute, "idempotency_cleanup": time.Hour}, c.JobEvery)
@@ -64,6 +66,7 @@ func TestEnvironment(t *testing.T) {
 		"MORELLO_NATS_URL": "nats://n1:4222,nats://n2:4222", "MORELLO_NATS_CREDS": "/run/creds", "MORELLO_NATS_CA": "/run/ca",
 		"MORELLO_HTTP_ADDR": "[::1]:80", "MORELLO_HTTP_TOKEN": "one", "MORELLO_HTTP_OPERATOR_TOKEN": "two", "MORELLO_HEALTH_ADDR": "off",
 		"MORELLO_POOL_CEILING": "7", "MORELLO_MAX_IN_FLIGHT": "8", "MORELLO_LOG_LEVEL": "debug", "MORELLO_LOG_FORMAT": "json",
+		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216",
 		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m",
 	}
 	names := len(given)
@@ -85,6 +88,8 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, HealthOff, c.HealthAddr)
 	require.Equal(t, 7, c.PoolCeiling)
 	require.Equal(t, 8, c.MaxInFlight)
+	require.True(t, c.CacheDurable)
+	require.EqualValues(t, 16<<20, c.CacheMaxBytes)
 	require.Equal(t, "debug", c.LogLevel)
 	require.Equal(t, "json", c.LogFormat)
 	require.Equal(t, map[string]time.Duration{"cache_cleanup": 90 * time.Second, "idempotency_cleanup": 90 * time.Minute}, c.JobEvery)
@@ -209,6 +214,10 @@ func TestBounds(t *testing.T) {
 		{"MORELLO_MAX_IN_FLIGHT", "100000", true},
 		{"MORELLO_MAX_IN_FLIGHT", "100001", false},
 		{"MORELLO_MAX_IN_FLIGHT", "99999999999999999999", false},
+		{"MORELLO_CACHE_MAX_BYTES", "0", true},
+		{"MORELLO_CACHE_MAX_BYTES", "16777215", false},
+		{"MORELLO_CACHE_MAX_BYTES", "16777216", true},
+		{"MORELLO_CACHE_MAX_BYTES", "-1", false},
 		{"MORELLO_LOG_LEVEL", "warn", true},
 		{"MORELLO_LOG_LEVEL", "WARN", false},
 		{"MORELLO_HTTP_ADDR", ":8080", true},

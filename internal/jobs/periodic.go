@@ -40,6 +40,17 @@ type Periodic struct {
 // returns what it did and whether there is more.
 type Step func(ctx context.Context, db postgres.Querier) (did Counts, more bool, err error)
 
+// InTurn makes one step of several: each is called until it has no more to do, then the next.
+func InTurn(steps ...Step) Step {
+	return func(ctx context.Context, db postgres.Querier) (Counts, bool, error) {
+		did, more, err := steps[0](ctx, db)
+		if err == nil && !more && len(steps) > 1 {
+			steps, more = steps[1:], true
+		}
+		return did, more, err
+	}
+}
+
 // Counts says how often each thing was done.
 type Counts map[string]int64
 

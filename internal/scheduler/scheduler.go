@@ -53,7 +53,9 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 // kinds lists every job kind. All schedulers of a deployment must know the same.
 func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	set := jobs.NewSet(p.Pool, p.Conn, p.Log)
-	jobs.AddPeriodic[cache.Cleanup](set, cache.NewCleanup(cfg.JobEvery["cache_cleanup"]))
+	jobs.AddPeriodic[cache.Cleanup](set, cache.NewCleanup(cache.CleanupConfig{
+		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
+	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
 	return set
 }

@@ -31,11 +31,13 @@ type Config struct {
 func Run(ctx context.Context, cfg Config) error {
 	return process.Run(ctx, process.Config{
 		Config: cfg.Config, Program: "worker", PoolCeiling: cfg.PoolCeiling, OnReady: cfg.OnReady, Log: cfg.Log,
-	}, start)
+	}, func(ctx context.Context, p *process.Process) (func(context.Context) error, error) {
+		return start(ctx, cfg.Config, p)
+	})
 }
 
 // start brings up every capability and serves its endpoints.
-func start(ctx context.Context, p *process.Process) (func(context.Context) error, error) {
+func start(ctx context.Context, cfg config.Config, p *process.Process) (func(context.Context) error, error) {
 	caches := cache.New(p.Pool, cache.Config{
 		LargeBytes: config.Memory() / largeShare, Log: p.Log,
 		Invalidated: func(tenant string, event messages.CacheInvalidated) {
@@ -44,6 +46,7 @@ func start(ctx context.Context, p *process.Process) (func(context.Context) error
 			}
 		},
 	})
+	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
 	server := bus.NewServer(p.Conn, p.ServerConfig(), caches.Endpoints())
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
@@ -54,4 +57,14 @@ func start(ctx context.Context, p *process.Process) (func(context.Context) error
 		return nil, errors.Join(err, stop(ctx))
 	}
 	return stop, nil
+}
+
+// warnOfDurability tells of a setting that only "morello migrate up" puts into force.
+func warnOfDurability(ctx context.Context, caches *cache.Service, wanted bool, log *slog.Logger) {
+	switch is, err := caches.Durable(ctx); {
+	case err != nil:
+		log.Warn("whether the cache is durable could not be read", "error", err)
+	case is != wanted:
+		log.Warn("MORELLO_CACHE_DURABLE is not in force: run \"morello migrate up\" with it", "setting", wanted, "durable", is)
+	}
 }
