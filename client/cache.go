@@ -69,6 +69,6 @@ func (c Cache) Clear(ctx context.Context, request messages.CacheClear) (messages
 }
 
 // Info describes the tenant's cache: counts, sizes, hits, hot keys, tags; what would take too long to count is estimated.
-func (c Cache) Info(ctx context.Context) (messages.CacheInfoReply, error) {
-	return Call(ctx, c.client, messages.CacheInfoEndpoint, messages.CacheInfo{})
+func (c Cache) Info(ctx context.Context, request messages.CacheInfo) (messages.CacheInfoReply, error) {
+	return Call(ctx, c.client, messages.CacheInfoEndpoint, request)
 }

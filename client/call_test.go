@@ -85,7 +85,7 @@ func TestMethodsCallTheirEndpoints(t *testing.T) {
 	both, err := c.DeleteMany(ctx, messages.CacheDeleteMany{Keys: []string{"b", "x"}})
 	require.NoError(t, err)
 	require.Equal(t, 1, both.Deleted)
-	info, err := c.Info(ctx)
+	info, err := c.Info(ctx, messages.CacheInfo{})
 	require.NoError(t, err)
 	require.Positive(t, info.Statistics.TotalEntries)
 	cleared, err := c.Clear(ctx, messages.CacheClear{All: true})
