@@ -25,6 +25,7 @@ type request struct {
 	arrived  time.Time
 	deadline time.Time
 	call     messages.Call
+	reserved int64 // see Reserve
 }
 
 // receive takes steps 1 to 4. It runs on the subscription's goroutine and must not wait.
@@ -44,7 +45,7 @@ func (e *endpoint) receive(msg *nats.Msg) {
 		r.fail(err)
 		return
 	}
-	if err := s.admission.enter(r.tenant); err != nil {
+	if err := s.admission.enter(r.tenant, len(msg.Data)); err != nil {
 		r.fail(err)
 		return
 	}
@@ -134,6 +135,7 @@ func (r *request) run() {
 func (r *request) perform(operation func(ctx context.Context) ([]byte, error)) {
 	ctx, cancel := context.WithDeadline(messages.WithCall(r.endpoint.server.work, &r.call), r.deadline)
 	defer cancel()
+	ctx = context.WithValue(ctx, requestKey{}, r)
 	r.finish(protect(func() ([]byte, error) { return operation(ctx) }))
 }
 
@@ -159,8 +161,10 @@ func (r *request) finish(body []byte, err error) {
 }
 
 func (r *request) leave() {
-	r.endpoint.server.admission.leave(r.tenant)
-	r.endpoint.server.handlers.Done()
+	s := r.endpoint.server
+	s.replies.Release(r.reserved)
+	s.admission.leave(r.tenant, len(r.msg.Data))
+	s.handlers.Done()
 }
 
 func (r *request) reply(body []byte) error {

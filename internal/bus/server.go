@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +12,14 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/ai-cherry/morello/messages"
 )
 
 const (
 	defaultMaxInFlight = 1024
+	defaultMaxBytes    = 128 << 20
 	// pendingMessages and pendingBytes bound what the library buffers for a subscription. Handing over never waits, so
 	// this only fills when the process is starved of CPU; the library's 500 000 would then be minutes of stale work.
 	pendingMessages = 4096
@@ -33,6 +36,11 @@ type ServerConfig struct {
 	MaxInFlight int
 	// MaxPerTenant is how many of them may be one tenant's. Defaults to half of MaxInFlight.
 	MaxPerTenant int
+	// MaxRequestBytes is how many bytes the bodies of the requests at work may have together, half of them for one
+	// tenant; a single request is let in all the same. MaxReplyBytes is how many operations may reserve for large
+	// replies at once; see Reserve. Both default to 128 MiB.
+	MaxRequestBytes int64
+	MaxReplyBytes   int64
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -47,6 +55,7 @@ type Server struct {
 	control   []*nats.Subscription
 	verbs     map[string]ControlFunc
 	admission admission
+	replies   *semaphore.Weighted // bytes of large replies
 	handlers  sync.WaitGroup
 	work      context.Context // the parent of every request's context; ends when draining gives up
 	giveUp    context.CancelFunc
@@ -67,11 +76,14 @@ func NewServer(conn *Conn, cfg ServerConfig, bindings []Binding) *Server {
 	if cfg.MaxPerTenant <= 0 {
 		cfg.MaxPerTenant = max(1, cfg.MaxInFlight/2)
 	}
+	cfg.MaxRequestBytes = cmp.Or(max(0, cfg.MaxRequestBytes), defaultMaxBytes)
+	cfg.MaxReplyBytes = cmp.Or(max(0, cfg.MaxReplyBytes), defaultMaxBytes)
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
 	s := &Server{conn: conn, cfg: cfg, log: cfg.Log, startedAt: time.Now().UTC(), verbs: map[string]ControlFunc{}}
-	s.admission = newAdmission(cfg.MaxInFlight, cfg.MaxPerTenant)
+	s.admission = newAdmission(cfg)
+	s.replies = semaphore.NewWeighted(cfg.MaxReplyBytes)
 	s.work, s.giveUp = context.WithCancel(context.Background())
 	for _, binding := range bindings {
 		s.endpoints = append(s.endpoints, &endpoint{Binding: binding, server: s, closed: make(chan struct{})})
@@ -135,7 +147,7 @@ func ignoreClosed(err error) error {
 }
 
 // InFlight returns how many requests are at work or waiting.
-func (s *Server) InFlight() int64 { return s.admission.inFlight.Load() }
+func (s *Server) InFlight() int64 { return s.admission.requestsAtWork() }
 
 // Dropped returns how many requests were left unanswered: for their reply subject, for their deadline, and by the
 // NATS library because its buffer was full.
@@ -181,51 +193,4 @@ const nuidLength = 22
 func isInboxOfOther(subject, tenant string) bool {
 	owner, _, _ := strings.Cut(strings.TrimPrefix(subject, "_INBOX."), ".")
 	return owner != tenant && len(owner) != nuidLength && messages.ValidTenant(owner)
-}
-
-// admission bounds the requests at work, in all and by tenant. It never waits.
-type admission struct {
-	max, maxPerTenant int64
-	inFlight          atomic.Int64
-	mu                sync.Mutex
-	perTenant         map[string]int64 // holds only tenants with requests at work
-}
-
-func newAdmission(limit, perTenant int) admission {
-	return admission{max: int64(limit), maxPerTenant: int64(perTenant), perTenant: map[string]int64{}}
-}
-
-// retryAfterMS is the hint to a refused caller: about the time in which a worker gets through what it holds.
-const retryAfterMS = 100
-
-func (a *admission) enter(tenant string) error {
-	if a.inFlight.Add(1) > a.max {
-		a.inFlight.Add(-1)
-		return &messages.Error{
-			Code:    messages.CodeOverloaded,
-			Message: fmt.Sprintf("this worker has its limit of %d requests at work", a.max),
-			Details: messages.ErrorDetails{RetryAfterMS: retryAfterMS},
-		}
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.perTenant[tenant] >= a.maxPerTenant {
-		a.inFlight.Add(-1)
-		return &messages.Error{
-			Code:    messages.CodeQuotaExceeded,
-			Message: fmt.Sprintf("the tenant has its limit of %d requests at work on this worker", a.maxPerTenant),
-			Details: messages.ErrorDetails{RetryAfterMS: retryAfterMS},
-		}
-	}
-	a.perTenant[tenant]++
-	return nil
-}
-
-func (a *admission) leave(tenant string) {
-	a.inFlight.Add(-1)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.perTenant[tenant]--; a.perTenant[tenant] == 0 {
-		delete(a.perTenant, tenant)
-	}
 }

@@ -209,6 +209,74 @@ func TestAdmission(t *testing.T) {
 	require.NoError(t, call("loud"))
 }
 
+// TestAdmissionOfBytes: large bodies are bounded too, all together and those of one tenant; a small one finds room beside
+// them only in the whole.
+func TestAdmissionOfBytes(t *testing.T) {
+	t.Parallel()
+	entered, release := make(chan struct{}, 8), make(chan struct{})
+	_, conn, _ := serve(t, bus.ServerConfig{MaxRequestBytes: 4000}, bus.Bind(messages.CacheSetEndpoint,
+		func(context.Context, string, messages.CacheSet) (messages.CacheSetReply, error) {
+			entered <- struct{}{}
+			<-release
+			return messages.CacheSetReply{}, nil
+		}))
+	call := func(tenant string, bytes int) error {
+		value := []byte(`"` + strings.Repeat("v", bytes) + `"`)
+		_, err := bus.Call(t.Context(), conn, messages.CacheSetEndpoint, tenant, messages.CacheSet{Key: "k", Value: value})
+		return err
+	}
+	var callers sync.WaitGroup
+	occupy := func(tenant string, bytes int) {
+		callers.Go(func() { require.NoError(t, call(tenant, bytes)) })
+		<-entered
+	}
+	occupy("loud", 1900)
+	known := failure(t, call("loud", 100)) // its half
+	require.Equal(t, messages.CodeQuotaExceeded, known.Code)
+	require.Contains(t, known.Message, "limit of 2000 bytes")
+	occupy("quiet", 1500)
+	known = failure(t, call("third", 600))
+	require.Equal(t, messages.CodeOverloaded, known.Code)
+	require.Contains(t, known.Message, "limit of 4000 bytes")
+	require.Positive(t, known.Details.RetryAfterMS)
+	occupy("third", 100)
+	close(release)
+	callers.Wait()
+	require.NoError(t, call("loud", 10_000), "one that is larger than the limit is let in alone")
+}
+
+// TestReserve: the memory of a reply is bounded until it is sent, waiting in turn, and a deadline ends the wait.
+func TestReserve(t *testing.T) {
+	t.Parallel()
+	reserved, release := make(chan string, 8), make(chan struct{})
+	_, conn, _ := serve(t, bus.ServerConfig{MaxReplyBytes: 1000}, bus.Bind(messages.CacheGetEndpoint,
+		func(ctx context.Context, _ string, m messages.CacheGet) (messages.CacheGetReply, error) {
+			if err := bus.Reserve(ctx, int64(m.StaleSeconds)*10); err != nil {
+				return messages.CacheGetReply{}, err
+			}
+			reserved <- m.Key
+			<-release
+			return messages.CacheGetReply{}, nil
+		}))
+	call := func(ctx context.Context, key string, tenBytes float64) error {
+		_, err := bus.Call(ctx, conn, messages.CacheGetEndpoint, "acme", messages.CacheGet{Key: key, StaleSeconds: tenBytes})
+		return err
+	}
+	var callers sync.WaitGroup
+	callers.Go(func() { require.NoError(t, call(t.Context(), "first", 60)) })
+	require.Equal(t, "first", <-reserved)
+	impatient, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	require.Equal(t, messages.CodeDeadlineExceeded, failure(t, call(impatient, "impatient", 60)).Code)
+	callers.Go(func() { require.NoError(t, call(t.Context(), "small", 40)) })
+	require.Equal(t, "small", <-reserved)
+	callers.Go(func() { require.NoError(t, call(t.Context(), "whole", 300)) }) // more than there is: all of it
+	close(release)
+	require.Equal(t, "whole", <-reserved)
+	callers.Wait()
+	require.NoError(t, bus.Reserve(t.Context(), 1<<40), "outside of a request there is nothing to bound")
+}
+
 func TestReplyThatDoesNotFit(t *testing.T) {
 	t.Parallel()
 	_, conn, _ := serve(t, bus.ServerConfig{}, bus.Bind(messages.CacheGetEndpoint,

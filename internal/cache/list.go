@@ -6,6 +6,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -86,11 +87,9 @@ func (s *Service) GetByTags(ctx context.Context, tenant string, m messages.Cache
 	if err := postgres.DecodeCursor(m.Cursor, list, &after); err != nil {
 		return reply, err
 	}
-	release, err := s.reserve(ctx, messages.MaxReplyBytes)
-	if err != nil {
+	if err := bus.Reserve(ctx, messages.MaxReplyBytes); err != nil {
 		return reply, err
 	}
-	defer release()
 	withValues := m.WithValues == nil || *m.WithValues
 	page, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (tagPage, error) {
 		return readTagPage(ctx, db, tenant, m, after, withValues)

@@ -7,24 +7,17 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
 
-// defaultLargeBytes bounds the large values that are in memory at once when the configuration does not.
-const defaultLargeBytes = 128 << 20
-
 // Config sets up a Service.
 type Config struct {
 	// Invalidated is told which entries were deleted, cleared or overwritten, once for each batch and tenant, after the
 	// change is durable. It must not wait. Defaults to nothing.
 	Invalidated func(tenant string, event messages.CacheInvalidated)
-	// LargeBytes bounds the bytes of values over 64 KiB, and of replies of get_many, that are read at once.
-	// Defaults to 128 MiB.
-	LargeBytes int64
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -36,8 +29,6 @@ type Service struct {
 	sets     *postgres.Batcher[newEntry, messages.CacheSetReply]
 	touches  *postgres.Batcher[touch, messages.CacheTouchReply]
 	counters *counters
-	large    *semaphore.Weighted
-	maxLarge int64
 
 	invalidated func(tenant string, event messages.CacheInvalidated)
 }
@@ -47,13 +38,10 @@ func (e entry) isLarge() bool { return e.found && e.Value == nil }
 
 // New returns a service. Its counters are written to the database every two seconds until Close.
 func New(pool *postgres.Pool, cfg Config) *Service {
-	if cfg.LargeBytes <= 0 {
-		cfg.LargeBytes = defaultLargeBytes
-	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	s := &Service{pool: pool, maxLarge: cfg.LargeBytes, large: semaphore.NewWeighted(cfg.LargeBytes), invalidated: cfg.Invalidated}
+	s := &Service{pool: pool, invalidated: cfg.Invalidated}
 	if s.invalidated == nil {
 		s.invalidated = func(string, messages.CacheInvalidated) {}
 	}
@@ -141,11 +129,9 @@ func (s *Service) getReply(key entryKey, found entry, err error) (messages.Cache
 // getLarge reads one entry by itself, when the memory for its value is free. It may have changed since its size was
 // read, so that the size is a reservation and not a promise. Lease and wait stay as they were decided.
 func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheGet, decided entry) (entry, error) {
-	release, err := s.reserve(ctx, decided.sizeBytes)
-	if err != nil {
+	if err := bus.Reserve(ctx, decided.sizeBytes); err != nil {
 		return entry{}, err
 	}
-	defer release()
 	const sql = `
 		SELECT value, version, expires_at, now(), expires_at <= now()
 		FROM morello.cache_entry
@@ -168,15 +154,6 @@ func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheG
 	})
 }
 
-// reserve takes memory for values that are about to be read; release gives it back.
-func (s *Service) reserve(ctx context.Context, size int64) (release func(), err error) {
-	size = min(size, s.maxLarge)
-	if err := s.large.Acquire(ctx, size); err != nil {
-		return nil, err
-	}
-	return func() { s.large.Release(size) }, nil
-}
-
 // GetMany returns the live entries of the keys, nil for each that is not there. Values of more than 7 MiB together are
 // too_large, and none of them is read.
 func (s *Service) GetMany(ctx context.Context, tenant string, m messages.CacheGetMany) (messages.CacheGetManyReply, error) {
@@ -184,11 +161,9 @@ func (s *Service) GetMany(ctx context.Context, tenant string, m messages.CacheGe
 	for _, key := range m.Keys {
 		reply.Entries[key] = nil
 	}
-	release, err := s.reserve(ctx, messages.MaxReplyBytes)
-	if err != nil {
+	if err := bus.Reserve(ctx, messages.MaxReplyBytes); err != nil {
 		return reply, err
 	}
-	defer release()
 	hits, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (int, error) {
 		return getMany(ctx, db, tenant, m.Keys, reply.Entries)
 	})

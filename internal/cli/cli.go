@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"syscall"
 
+	"github.com/KimMachineGun/automemlimit/memlimit"
 	"github.com/spf13/cobra"
 
 	"github.com/ai-cherry/morello/internal/config"
@@ -41,9 +42,19 @@ func collectLessOften() {
 	}
 }
 
+// memoryShare of a container's limit is what Go's heap may grow to; the rest is for what Go does not count.
+const memoryShare = 0.9
+
+// limitMemory sets GOMEMLIMIT from the limit of the cgroup, if there is one and nobody has set it: the collector then works
+// harder before the kernel kills the process.
+func limitMemory() {
+	_, _ = memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
+}
+
 // Execute runs a command as Main does. What fails before a command begins is a mistake in the command line.
 func Execute(root *cobra.Command) {
 	collectLessOften()
+	limitMemory()
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

@@ -15,6 +15,10 @@ import (
 // maxPayload is what Morello's operations need at most in one message: 8 MiB.
 const maxPayload = 8 << 20
 
+// maxPending is what the server keeps for a connection that reads slowly, before it cuts it off: at the default of 64 MiB a
+// burst of large requests costs a worker its connection.
+const maxPending = 256 << 20
+
 // NATSConfig says how a nats-server runs. The zero value is good.
 type NATSConfig struct {
 	// Port on 127.0.0.1. Defaults to a free one; a taken port is an error.
@@ -73,7 +77,7 @@ func StartNATS(cfg NATSConfig) (*NATS, error) {
 }
 
 func natsOptions(cfg NATSConfig) (*server.Options, error) {
-	options := &server.Options{MaxPayload: maxPayload}
+	options := &server.Options{MaxPayload: maxPayload, MaxPending: maxPending}
 	if cfg.ConfigFile != "" {
 		var err error
 		if options, err = server.ProcessConfigFile(cfg.ConfigFile); err != nil {

@@ -14,8 +14,9 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// largeShare is the part of memory for values that are too large for a batch.
-const largeShare = 8
+// bodyShare is the part of memory for the bodies of requests, and again for large replies: 1/8. There are several copies
+// of each on its way.
+const bodyShare = 8
 
 // Config of a worker.
 type Config struct {
@@ -39,7 +40,7 @@ func Run(ctx context.Context, cfg Config) error {
 // start brings up every capability and serves its endpoints.
 func start(ctx context.Context, cfg config.Config, p *process.Process) (func(context.Context) error, error) {
 	caches := cache.New(p.Pool, cache.Config{
-		LargeBytes: config.Memory() / largeShare, Log: p.Log,
+		Log: p.Log,
 		Invalidated: func(tenant string, event messages.CacheInvalidated) {
 			if err := bus.Announce(p.Conn, messages.CacheInvalidatedEvent, tenant, event); err != nil {
 				p.Log.Debug("an invalidation could not be announced", "error", err)
@@ -47,7 +48,9 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 		},
 	})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
-	server := bus.NewServer(p.Conn, p.ServerConfig(), caches.Endpoints())
+	serverConfig := p.ServerConfig()
+	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
+	server := bus.NewServer(p.Conn, serverConfig, caches.Endpoints())
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
 		caches.Close(ctx)
