@@ -42,14 +42,9 @@ func collectLessOften() {
 	}
 }
 
-// memoryShare of a container's limit is what Go's heap may grow to; the rest is for what Go does not count.
-const memoryShare = 0.9
-
-// limitMemory sets GOMEMLIMIT from the limit of the cgroup, if there is one and nobody has set it: the collector then works
+// limitMemory sets GOMEMLIMIT to 90 % of the cgroup's limit, if there is one and nobody has set it: the collector then works
 // harder before the kernel kills the process.
-func limitMemory() {
-	_, _ = memlimit.SetGoMemLimitWithOpts(memlimit.WithRatio(memoryShare), memlimit.WithProvider(memlimit.FromCgroup))
-}
+func limitMemory() { _, _ = memlimit.Set() }
 
 // Execute runs a command as Main does. What fails before a command begins is a mistake in the command line.
 func Execute(root *cobra.Command) {

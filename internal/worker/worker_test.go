@@ -26,10 +26,6 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Getenv(asWorker) != "" {
-		runWorker()
-		return
-	}
 	for _, user := range []string{"OPERATOR", "GATEWAY", "WORKER", "SCHEDULER", "TENANT_ACME"} {
 		if err := os.Setenv("MORELLO_NATS_"+user+"_PASSWORD", password); err != nil {
 			panic(err)
