@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,13 +127,17 @@ func TestCheckScope(t *testing.T) {
 
 func TestCodeNumbers(t *testing.T) {
 	t.Parallel()
-	for code, number := range map[messages.Code]int{
+	numbers := map[messages.Code]int{
 		messages.CodeInvalid: 400, messages.CodeUnauthorized: 401, messages.CodeForbidden: 403, messages.CodeNotFound: 404,
 		messages.CodeConflict: 409, messages.CodeTooLarge: 413, messages.CodeQuotaExceeded: 429, messages.CodeInternal: 500,
 		messages.CodeOverloaded: 503, messages.CodeUnavailable: 503, messages.CodeDeadlineExceeded: 504, "of tomorrow": 500,
-	} {
+	}
+	for code, number := range numbers {
 		require.Equal(t, number, code.Number(), code)
 	}
+	delete(numbers, "of tomorrow")
+	require.ElementsMatch(t, slices.Collect(maps.Keys(numbers)), messages.Codes())
+	require.True(t, slices.IsSortedFunc(messages.Codes(), func(a, b messages.Code) int { return a.Number() - b.Number() }))
 }
 
 func TestRetryable(t *testing.T) {

@@ -7,8 +7,11 @@ import (
 )
 
 const (
+	// ContractVersion stands in every subject. Within a version operations, events and fields are added; none is renamed
+	// or taken away.
+	ContractVersion = "v1"
 	// requestPrefix begins the subject of every request; the tenant, the capability and the operation follow.
-	requestPrefix = "morello.v1."
+	requestPrefix = "morello." + ContractVersion + "."
 	// TenantAdmin is the reserved tenant under which the operator's operations are called.
 	TenantAdmin = "_admin"
 	// QueueGroup is the queue group that all workers share: each request reaches one of them.

@@ -24,6 +24,14 @@ const (
 	CodeDeadlineExceeded Code = "deadline_exceeded"
 )
 
+// Codes returns all codes, by number.
+func Codes() []Code {
+	return []Code{
+		CodeInvalid, CodeUnauthorized, CodeForbidden, CodeNotFound, CodeConflict, CodeTooLarge, CodeQuotaExceeded,
+		CodeInternal, CodeOverloaded, CodeUnavailable, CodeDeadlineExceeded,
+	}
+}
+
 // Number returns the status number of the code: the header Nats-Service-Error-Code and the HTTP status alike.
 func (c Code) Number() int {
 	switch c {

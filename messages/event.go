@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	eventPrefix = "morello.events.v1."
+	eventPrefix = "morello.events." + ContractVersion + "."
 	// EventStream is the JetStream stream that keeps events.
 	EventStream = "MORELLO_EVENTS"
 	// EventRetention is how long that stream keeps an event.

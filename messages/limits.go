@@ -9,7 +9,10 @@ const (
 	MaxTagBytes        = 128
 	MaxBatchKeys       = 1000
 	MaxCacheValueBytes = 4 << 20
-	// MaxReplyBytes bounds the values of one reply; it leaves room for the rest within the 8 MiB of max_payload.
+	// MaxPayload is the max_payload that the NATS server should have. A lower one bounds values and replies before the limits
+	// below do.
+	MaxPayload = 8 << 20
+	// MaxReplyBytes bounds the values of one reply; it leaves room for the rest within MaxPayload.
 	MaxReplyBytes = 7 << 20
 	// DefaultPage and MaxPage bound the elements of one page of a list; MaxPageBytes its values.
 	DefaultPage  = 100

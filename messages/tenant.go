@@ -3,7 +3,10 @@ package messages
 // maxTenantBytes is the length of a DNS label, so that a tenant can be one.
 const maxTenantBytes = 63
 
-// ValidTenant reports whether the name is a tenant's: ^[a-z0-9][a-z0-9-]{0,62}$. TenantAdmin is not.
+// TenantPattern is what ValidTenant accepts, as a regular expression.
+const TenantPattern = "^[a-z0-9][a-z0-9-]{0,62}$"
+
+// ValidTenant reports whether the name is a tenant's: it matches TenantPattern. TenantAdmin does not.
 func ValidTenant(name string) bool {
 	if name == "" || len(name) > maxTenantBytes || name[0] == '-' {
 		return false
@@ -27,5 +30,5 @@ func (e EndpointInfo) CheckScope(tenant string) error {
 	case ValidTenant(tenant):
 		return &Error{Code: CodeForbidden, Message: e.Name + " is for the operator: call it under the tenant " + TenantAdmin}
 	}
-	return Invalid("tenant", "must match ^[a-z0-9][a-z0-9-]{0,62}$")
+	return Invalid("tenant", "must match "+TenantPattern)
 }

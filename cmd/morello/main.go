@@ -19,7 +19,7 @@ func newCommand() *cobra.Command {
 			"  morello call cache.get '{\"key\":\"greeting\"}'    # one operation",
 		Version: config.Version, SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(newDevCommand(), newMigrateCommand(), newCallCommand(), newConfigCommand(), newBenchCommand(), newBenchRoleCommand(),
+	root.AddCommand(newDevCommand(), newMigrateCommand(), newCallCommand(), newConfigCommand(), newDoctorCommand(), newBenchCommand(), newBenchRoleCommand(),
 		newEmbeddedPostgresCommand())
 	return root
 }

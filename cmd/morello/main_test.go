@@ -34,10 +34,11 @@ func run(ctx context.Context, stdin string, args ...string) (string, error) {
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for args, wanted := range map[string][]string{
-		"":               {"data plane for AI agents", "morello dev", "call ", "config ", "dev ", "migrate "},
+		"":               {"data plane for AI agents", "morello dev", "call ", "config ", "dev ", "doctor ", "migrate "},
 		"dev":            {"--data-dir", "--nats-port", "(default 4222)", "--http-port", "(default 8080)", "--workers", "(default 1)", "--ephemeral", "Ctrl-C", "morello dev --ephemeral"},
 		"call":           {"--tenant", `(default "demo")`, "--nats-url", "--timeout", "--idempotency-key", "--actor", "Examples:"},
 		"config":         {"hidden", "MORELLO_LOG_LEVEL=debug morello config"},
+		"doctor":         {"--json", "Exits with 1", "It changes nothing", "morello doctor --json | jq"},
 		"migrate":        {"up ", "status ", "MORELLO_MIGRATE_DATABASE_URL"},
 		"migrate up":     {"morello migrate up"},
 		"migrate status": {"when they were applied"},
@@ -78,6 +79,7 @@ func TestMistakes(t *testing.T) {
 		"migrate up now":     `unknown command "now"`,
 		"config all":         `unknown command "all"`,
 		"dev here":           `unknown command "here"`,
+		"doctor me":          `unknown command "me"`,
 		"dev --port 1":       "unknown flag: --port",
 		"dev --workers many": `invalid argument "many"`,
 		"call":               "accepts between 1 and 2 arg(s), received 0",
@@ -138,7 +140,7 @@ func TestConfig(t *testing.T) {
 func TestWrongSettings(t *testing.T) {
 	t.Setenv("MORELLO_LOG_LEVEL", "loud")
 	t.Setenv("MORELLO_POOL_CEILING", "none")
-	for _, args := range []string{"config", "migrate up", "migrate status", "call cache.get", "dev --ephemeral"} {
+	for _, args := range []string{"config", "migrate up", "migrate status", "call cache.get", "dev --ephemeral", "doctor"} {
 		_, err := run(t.Context(), "", strings.Fields(args)...)
 		var usage cli.UsageError
 		require.ErrorAs(t, err, &usage, args)

@@ -1,15 +1,9 @@
 package node_test
 
 import (
-	"bytes"
 	"context"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -25,43 +19,16 @@ func TestMain(m *testing.M) {
 	})
 }
 
-const (
-	installTimeout = 5 * time.Minute
-	runTimeout     = time.Minute
-)
-
 // TestExample installs what package-lock.json pins into a copy, runs the example and checks what it prints.
 func TestExample(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
-	for _, name := range []string{"package.json", "package-lock.json", "example.js"} {
-		text, err := os.ReadFile(name)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(filepath.Join(folder, name), text, 0o600))
-	}
-	run(t, installTimeout, folder, nil, "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts")
+	folder := devtest.NodeFolder(t, ".", "example.js")
 	env := []string{"MORELLO_NATS_URL=" + startStack(t), "MORELLO_TENANT=acme"}
-	out := run(t, runTimeout, folder, env, "node", "example.js")
 	require.Equal(t, `set: stored true
 get: found true {"steps":["read","think"]}
 get: found false
 error: invalid: ttl_seconds must be more than 0 and at most 315360000 (10 years)
-`, out)
-}
-
-// run returns what a program of Node.js prints.
-func run(t *testing.T, timeout time.Duration, folder string, env []string, program string, args ...string) string {
-	t.Helper()
-	_, err := exec.LookPath(program)
-	require.NoError(t, err, "install Node.js 18 or newer with npm, such as by apt-get install nodejs npm")
-	ctx, cancel := context.WithTimeoutCause(t.Context(), timeout, fmt.Errorf("%s timeout (%s) exceeded", program, timeout))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.Env = folder, append(os.Environ(), env...)
-	var out, complaints bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &complaints
-	require.NoError(t, cmd.Run(), "%v %s\n%s", context.Cause(ctx), &out, &complaints)
-	return out.String()
+`, devtest.Node(t, folder, env, "example.js"))
 }
 
 // startStack starts NATS and a worker until the test ends, and returns the URL of NATS.

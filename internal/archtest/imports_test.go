@@ -36,6 +36,7 @@ var mayImport = withCapabilities(map[string][]string{
 	"internal/generate/...":     {"messages"},
 	"internal/cli":              {"internal/config", "internal/health"},
 	"internal/process":          {"messages", "internal/bus", "internal/config", "internal/health", "internal/postgres"},
+	"internal/doctor":           {"messages", "internal/bus", "internal/config", "internal/postgres"},
 	"internal/worker":           {anything},
 	"internal/scheduler":        {anything},
 	"internal/bench":            {anything},
@@ -51,9 +52,10 @@ var testsMayImport = []string{"internal/devstack", "internal/devstack/devtest"}
 // testsAlsoMayImport is what some tests may import besides. Those of what agents use run against the real worker, on a
 // migrated database, because a client that works with a stand-in shows nothing; that of the containers knows the settings.
 var testsAlsoMayImport = map[string][]string{
-	"client":         realWorker,
-	"deploy/compose": {"internal/config"},
-	"examples/...":   realWorker,
+	"client":          realWorker,
+	"deploy/compose":  {"internal/config"},
+	"internal/doctor": {"internal/worker", "internal/scheduler"},
+	"examples/...":    realWorker,
 }
 
 var realWorker = []string{"internal/worker", "internal/config", "internal/postgres"}

@@ -32,7 +32,7 @@ type source struct {
 }
 
 // ignoredDirs are folders that .gitignore names, and git's own.
-var ignoredDirs = []string{".git", ".morello", "bin", "dist", "examples/node/node_modules"}
+var ignoredDirs = []string{".git", ".morello", "bin", "dist"}
 
 func readTree(files fs.FS) (*tree, error) {
 	result := &tree{content: map[string][]byte{}}
@@ -41,7 +41,7 @@ func readTree(files fs.FS) (*tree, error) {
 		switch {
 		case err != nil:
 			return err
-		case entry.IsDir() && slices.Contains(ignoredDirs, name):
+		case entry.IsDir() && (slices.Contains(ignoredDirs, name) || path.Base(name) == "node_modules"):
 			return fs.SkipDir
 		case !entry.Type().IsRegular():
 			return nil

@@ -2,8 +2,10 @@ package bus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"strings"
 	"time"
 
@@ -43,17 +45,10 @@ type Conn struct {
 
 // Connect connects, trying again until the context ends. An established connection reconnects by itself, for ever.
 func Connect(ctx context.Context, cfg ConnConfig) (*Conn, error) {
-	if cfg.URL == "" {
-		cfg.URL = nats.DefaultURL
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
-	}
-	conn := &Conn{log: cfg.Log, closed: make(chan struct{})}
-	options := conn.options(cfg)
-	attempt := func() error {
-		nc, err := nats.Connect(cfg.URL, options...)
-		conn.nc = nc
+	cfg = cfg.withDefaults()
+	var conn *Conn
+	attempt := func() (err error) {
+		conn, err = ConnectOnce(cfg)
 		return err
 	}
 	wait := backoff.NewExponentialBackOff(backoff.WithMaxInterval(connectRetry), backoff.WithMaxElapsedTime(0))
@@ -64,6 +59,32 @@ func Connect(ctx context.Context, cfg ConnConfig) (*Conn, error) {
 		return nil, fmt.Errorf("connecting to NATS at %s: %w", redact(cfg.URL), err)
 	}
 	return conn, nil
+}
+
+// ConnectOnce makes one attempt, which takes two seconds at most for each server.
+func ConnectOnce(cfg ConnConfig) (*Conn, error) {
+	cfg = cfg.withDefaults()
+	conn := &Conn{log: cfg.Log, closed: make(chan struct{})}
+	nc, err := nats.Connect(cfg.URL, conn.options(cfg)...)
+	var malformed *url.Error
+	switch {
+	case errors.As(err, &malformed): // its text quotes the URL, password included
+		return nil, errors.New("the URL is malformed: want nats://user:password@host:port")
+	case err != nil:
+		return nil, err
+	}
+	conn.nc = nc
+	return conn, nil
+}
+
+func (cfg ConnConfig) withDefaults() ConnConfig {
+	if cfg.URL == "" {
+		cfg.URL = nats.DefaultURL
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return cfg
 }
 
 func (c *Conn) options(cfg ConnConfig) []nats.Option {

@@ -311,7 +311,7 @@ func TestWhatIsNoSecretIsShown(t *testing.T) {
 		"n1:4222":                                  "(hidden)",
 		"secret://":                                "(hidden)",
 	} {
-		require.Equal(t, shown, hideSecrets(value), value)
+		require.Equal(t, shown, HideSecrets(value), value)
 	}
 	c, err := load(map[string]string{"MORELLO_HTTP_TOKEN": "https://token"})
 	require.NoError(t, err)

@@ -34,7 +34,7 @@ func (c Config) Settings() []Setting {
 		setting := Setting{Name: prefix + name, Value: fmt.Sprint(value.Field(i).Interface()), Doc: field.Tag.Get("doc")}
 		switch field.Tag.Get("secret") {
 		case "url":
-			setting.Value = hideSecrets(setting.Value)
+			setting.Value = HideSecrets(setting.Value)
 		case "true":
 			setting.Value = hide(setting.Value)
 		}
@@ -64,8 +64,8 @@ func hide(text string) string {
 // schemes of the URLs of PostgreSQL and NATS.
 var schemes = []string{"postgres", "postgresql", "nats", "tls", "ws", "wss"}
 
-// hideSecrets keeps of a list of URLs what is no secret, and nothing of anything else.
-func hideSecrets(text string) string {
+// HideSecrets keeps of a list of URLs what is no secret, to be printed, and nothing of anything else.
+func HideSecrets(text string) string {
 	parts := strings.Split(text, ",")
 	for i, part := range parts {
 		u, err := url.Parse(part)

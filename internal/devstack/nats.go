@@ -32,11 +32,14 @@ type NATSConfig struct {
 	// leaf node, WebSocket, MQTT, pid or log file. Defaults to no users and a maximum payload of 8 MiB.
 	ConfigFile string
 
+	// NoJetStream leaves JetStream out, as a server does whose configuration does not name it.
+	NoJetStream bool
+
 	// Log gets the server's warnings and errors, and its notices at level debug. Defaults to none.
 	Log *slog.Logger
 }
 
-// NATS is a nats-server with JetStream in this process.
+// NATS is a nats-server in this process.
 type NATS struct {
 	server   *server.Server
 	storeDir string // to be removed, if not empty
@@ -94,7 +97,7 @@ func natsOptions(cfg NATSConfig) (*server.Options, error) {
 	if cfg.Port == 0 {
 		options.Port = server.RANDOM_PORT
 	}
-	options.JetStream, options.StoreDir = true, cfg.StoreDir
+	options.JetStream, options.StoreDir = !cfg.NoJetStream, cfg.StoreDir
 	options.NoSigs, options.NoLog, options.DisableJetStreamBanner = true, true, true
 	return options, nil
 }

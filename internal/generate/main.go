@@ -1,5 +1,5 @@
 // Command generate writes what is derived from the contract in package messages: the JSON Schema of every request and
-// reply, and the table of operations in the README. "make generate" runs it in the folder messages.
+// reply, the table of operations in the README, and the AsyncAPI document. "make generate" runs it in the folder messages.
 package main
 
 import (
@@ -19,8 +19,15 @@ func run() error {
 	if err := os.Chdir(".."); err != nil {
 		return err
 	}
-	if err := writeSchemas("messages"); err != nil {
+	reflector, err := newReflector("github.com/ai-cherry/morello", "messages")
+	if err != nil {
 		return err
 	}
-	return writeOperations("README.md")
+	if err := writeSchemas(reflector, "messages/schemas"); err != nil {
+		return err
+	}
+	if err := writeOperations("README.md"); err != nil {
+		return err
+	}
+	return writeAsyncAPI(reflector, "messages/testdata", "docs/asyncapi.json")
 }

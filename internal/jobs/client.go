@@ -16,9 +16,9 @@ import (
 
 const (
 	maxWorkers = 10
-	// riverConns is what River needs beside one connection for each job: maintenance, completion, election, listening.
-	// Jobs take theirs from the program's pool; starved of its own, River would lose its leadership.
-	riverConns         = 4
+	// Connections to PostgreSQL that River has of its own: one for each job, and four for maintenance, completion,
+	// election and listening. Jobs take theirs from the program's pool; starved of its own, River would lose its leadership.
+	Connections        = maxWorkers + 4
 	jobTimeout         = 2 * time.Minute
 	rescueAfter        = 5 * time.Minute
 	completedRetention = time.Hour
@@ -46,7 +46,7 @@ func Start(ctx context.Context, cfg Config, set *Set) (*Client, error) {
 		cfg.Log = slog.Default()
 	}
 	pool, err := postgres.OpenForRiver(ctx, postgres.Config{
-		URL: cfg.DatabaseURL, Program: "scheduler", Instance: cfg.Instance, Ceiling: maxWorkers + riverConns,
+		URL: cfg.DatabaseURL, Program: "scheduler", Instance: cfg.Instance, Ceiling: Connections,
 	})
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v4"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
@@ -143,6 +144,11 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
 		return fmt.Errorf("migrating the schema %s: %w", RiverSchema, err)
 	}
+	return checkRiver(ctx, migrator)
+}
+
+// checkRiver reports what River's schema lacks. It changes nothing.
+func checkRiver(ctx context.Context, migrator *rivermigrate.Migrator[pgx.Tx]) error {
 	checked, err := migrator.Validate(ctx, nil)
 	if err != nil {
 		return fmt.Errorf("checking the schema %s: %w", RiverSchema, err)
@@ -151,6 +157,34 @@ func migrateRiver(ctx context.Context, pool *pgxpool.Pool, log *slog.Logger) err
 		return fmt.Errorf("the schema %s is not as it should be: %v", RiverSchema, checked.Messages)
 	}
 	return nil
+}
+
+// SchemaState is where the schemas are.
+type SchemaState struct {
+	// Have is the newest migration of ours that was applied, 0 for none; Want is the newest that this program brings.
+	Have, Want int64
+	// River is what River's schema lacks, nil for nothing.
+	River error
+}
+
+// ReadSchemaState looks at both schemas. It changes nothing.
+func ReadSchemaState(ctx context.Context, pool *Pool) (SchemaState, error) {
+	var state SchemaState
+	var err error
+	if state.Want, err = newestMigration(); err != nil {
+		return state, err
+	}
+	if state.Have, err = appliedMigration(ctx, pool); err != nil {
+		return state, err
+	}
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool.requests), &rivermigrate.Config{
+		Schema: RiverSchema, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		return state, fmt.Errorf("reading River's migrations: %w", err)
+	}
+	state.River = checkRiver(ctx, migrator)
+	return state, nil
 }
 
 // WaitForSchema returns when the schema is at least as new as this program, asking again until the context ends.

@@ -68,6 +68,36 @@ func TestWaitForSchema(t *testing.T) {
 	require.NoError(t, <-arrived)
 }
 
+func TestReadSchemaState(t *testing.T) {
+	t.Parallel()
+	url := emptyDatabase(t)
+	pool := openPool(t, url, 2)
+	state, err := postgres.ReadSchemaState(t.Context(), pool)
+	require.NoError(t, err)
+	require.Zero(t, state.Have)
+	require.Positive(t, state.Want)
+	require.ErrorContains(t, state.River, "the schema river is not as it should be")
+
+	require.NoError(t, migrate(t.Context(), url))
+	state, err = postgres.ReadSchemaState(t.Context(), pool)
+	require.NoError(t, err)
+	require.Equal(t, state.Want, state.Have)
+	require.NoError(t, state.River)
+}
+
+func TestDirect(t *testing.T) {
+	t.Parallel()
+	direct, err := openPool(t, devtest.Database(t), 1).Direct(t.Context())
+	require.NoError(t, err)
+	require.True(t, direct)
+}
+
+func TestConnections(t *testing.T) {
+	t.Parallel()
+	require.Equal(t, 20, postgres.Config{}.Connections())
+	require.Equal(t, 8, postgres.Config{Ceiling: 7, BatchSlots: 1}.Connections())
+}
+
 func TestMalformedURLHidesThePassword(t *testing.T) {
 	t.Parallel()
 	_, err := postgres.Open(t.Context(), postgres.Config{URL: "postgres://user:secret@host:port/db"})

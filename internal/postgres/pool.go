@@ -66,15 +66,7 @@ type Querier interface {
 
 // Open returns a pool. It checks the URL, and connects only when a connection is wanted.
 func Open(ctx context.Context, cfg Config) (*Pool, error) {
-	if cfg.Ceiling <= 0 {
-		cfg.Ceiling = defaultCeiling
-	}
-	if cfg.BatchSlots <= 0 {
-		cfg.BatchSlots = defaultBatchSlots
-	}
-	if cfg.Log == nil {
-		cfg.Log = slog.Default()
-	}
+	cfg = cfg.withDefaults()
 	requests, err := open(ctx, cfg, cfg.Ceiling, nil)
 	if err != nil {
 		return nil, err
@@ -85,6 +77,25 @@ func Open(ctx context.Context, cfg Config) (*Pool, error) {
 		return nil, err
 	}
 	return &Pool{requests: requests, batches: batches, limiter: newLimiter(cfg.Ceiling), log: cfg.Log}, nil
+}
+
+func (cfg Config) withDefaults() Config {
+	if cfg.Ceiling <= 0 {
+		cfg.Ceiling = defaultCeiling
+	}
+	if cfg.BatchSlots <= 0 {
+		cfg.BatchSlots = defaultBatchSlots
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	return cfg
+}
+
+// Connections is how many connections a pool of these settings opens at most.
+func (cfg Config) Connections() int {
+	cfg = cfg.withDefaults()
+	return cfg.Ceiling + cfg.BatchSlots
 }
 
 // batchSettings pin the plans of batched statements to index look-ups by key. They are prepared once for batches of any
@@ -171,6 +182,17 @@ func (p *Pool) Ping(ctx context.Context) error {
 		return one, db.QueryRow(ctx, "SELECT 1").Scan(&one)
 	})
 	return err
+}
+
+// Direct reports whether connections end at PostgreSQL itself. A pooler between, such as PgBouncer, makes up the process id
+// that it greets with.
+func (p *Pool) Direct(ctx context.Context) (bool, error) {
+	var direct bool
+	err := p.withConn(ctx, func(conn *pgxpool.Conn) error {
+		const sql = `SELECT pg_backend_pid() = $1`
+		return conn.QueryRow(ctx, sql, int64(conn.Conn().PgConn().PID())).Scan(&direct)
+	})
+	return direct, mapError(ctx, err, true)
 }
 
 // withConn runs fn on a connection for requests, waiting for one in turn.

@@ -10,6 +10,7 @@ import (
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/jobs"
+	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
 )
 
@@ -17,6 +18,7 @@ const (
 	streamTimeout = 30 * time.Second
 	// poolCeiling: a job works on one connection, batch by batch.
 	poolCeiling = 10
+	batchSlots  = 1
 )
 
 // Config of a scheduler.
@@ -28,10 +30,15 @@ type Config struct {
 	Log *slog.Logger
 }
 
+// Connections is how many connections to PostgreSQL a scheduler opens at most.
+func Connections() int {
+	return postgres.Config{Ceiling: poolCeiling, BatchSlots: batchSlots}.Connections() + jobs.Connections
+}
+
 // Run runs jobs until the context ends, and then lets the running ones end and gives up the lead.
 func Run(ctx context.Context, cfg Config) error {
 	return process.Run(ctx, process.Config{
-		Config: cfg.Config, Program: "scheduler", PoolCeiling: poolCeiling, BatchSlots: 1, OnReady: cfg.OnReady, Log: cfg.Log,
+		Config: cfg.Config, Program: "scheduler", PoolCeiling: poolCeiling, BatchSlots: batchSlots, OnReady: cfg.OnReady, Log: cfg.Log,
 	}, func(ctx context.Context, p *process.Process) (func(context.Context) error, error) {
 		return start(ctx, cfg.Config, p)
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -25,6 +26,11 @@ type Config struct {
 	OnReady func()
 	// Log defaults to slog.Default.
 	Log *slog.Logger
+}
+
+// Connections is how many connections to PostgreSQL a worker of these settings opens at most.
+func Connections(cfg config.Config) int {
+	return postgres.Config{Ceiling: cfg.PoolCeiling}.Connections()
 }
 
 // Run answers requests until the context ends, and then stops without losing one: it lets go of its subscriptions,

@@ -72,7 +72,13 @@ func Database(t testing.TB) string {
 // is stopped and removed when the test ends.
 func Server(t testing.TB) *devstack.Postgres {
 	t.Helper()
-	server, remove, err := process.newServer()
+	return ServerWithSettings(t, nil)
+}
+
+// ServerWithSettings is Server with further server settings, which win over ours.
+func ServerWithSettings(t testing.TB, settings map[string]string) *devstack.Postgres {
+	t.Helper()
+	server, remove, err := process.newServer(settings)
 	if err != nil {
 		t.Fatalf("devtest: %v", err)
 	}

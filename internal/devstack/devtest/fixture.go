@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -60,7 +61,7 @@ func (f *fixture) newDatabase() (*devstack.Postgres, string, error) {
 }
 
 // newServer starts a server on a copy of the model: far quicker than initdb and the migrations.
-func (f *fixture) newServer() (server *devstack.Postgres, remove func() error, err error) {
+func (f *fixture) newServer(settings map[string]string) (server *devstack.Postgres, remove func() error, err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	model, err := f.model.get(f.makeModel)
@@ -71,7 +72,7 @@ func (f *fixture) newServer() (server *devstack.Postgres, remove func() error, e
 	if err := copyCluster(dataDir, model); err != nil {
 		return nil, nil, err
 	}
-	if server, err = f.start(dataDir); err != nil {
+	if server, err = f.start(dataDir, settings); err != nil {
 		return nil, nil, errors.Join(err, os.RemoveAll(dataDir))
 	}
 	return server, func() error { return errors.Join(reclaim(server), stop(server), os.RemoveAll(dataDir)) }, nil
@@ -104,7 +105,7 @@ func (f *fixture) startMigrated(name string) (*devstack.Postgres, error) {
 		}
 		f.folder = folder
 	}
-	server, err := f.start(f.folder.path(name))
+	server, err := f.start(f.folder.path(name), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -129,20 +130,19 @@ func (f *fixture) createMigrated(server *devstack.Postgres) error {
 	return nil
 }
 
-func (f *fixture) start(dataDir string) (*devstack.Postgres, error) {
+func (f *fixture) start(dataDir string, settings map[string]string) (*devstack.Postgres, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
-	return devstack.StartPostgres(ctx, devstack.PostgresConfig{
-		DataDir: dataDir,
-		Settings: map[string]string{
-			"fsync":              "off",
-			"full_page_writes":   "off",
-			"synchronous_commit": "on",
-			"max_connections":    "300",
-			// In the data directory instead of /dev/shm, where a killed server would leave it.
-			"dynamic_shared_memory_type": "mmap",
-		},
-	})
+	all := map[string]string{
+		"fsync":              "off",
+		"full_page_writes":   "off",
+		"synchronous_commit": "on",
+		"max_connections":    "300",
+		// In the data directory instead of /dev/shm, where a killed server would leave it.
+		"dynamic_shared_memory_type": "mmap",
+	}
+	maps.Copy(all, settings)
+	return devstack.StartPostgres(ctx, devstack.PostgresConfig{DataDir: dataDir, Settings: all})
 }
 
 // next numbers databases and servers.
