@@ -45,6 +45,10 @@ func Run(ctx context.Context, cfg Config) error {
 
 // start brings up every capability and serves its endpoints.
 func start(ctx context.Context, cfg config.Config, p *process.Process) (func(context.Context) error, error) {
+	events, err := bus.NewPublisher(p.Conn)
+	if err != nil {
+		return nil, err
+	}
 	caches := cache.New(p.Pool, cache.Config{
 		Log: p.Log,
 		Invalidated: func(tenant string, event messages.CacheInvalidated) {
@@ -60,7 +64,7 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
 		caches.Close(ctx)
-		return err
+		return errors.Join(err, events.Close(ctx))
 	}
 	if err := server.Start(); err != nil {
 		return nil, errors.Join(err, stop(ctx))
