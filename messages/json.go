@@ -69,6 +69,11 @@ func DecodeReply(body []byte, reply any) error {
 
 // Encode writes a request or a reply. Raw values are written as they are.
 func Encode(message any) ([]byte, error) {
+	if frequent, ok := message.(appender); ok {
+		if text, ok := frequent.appendJSON(); ok {
+			return text, nil
+		}
+	}
 	body, err := json.Marshal(message, encodeOptions)
 	if err != nil {
 		return nil, fmt.Errorf("encoding %T: %w", message, err)

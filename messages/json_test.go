@@ -62,9 +62,14 @@ func TestCompact(t *testing.T) {
 
 			var request messages.CacheSet
 			require.NoError(t, messages.Decode([]byte(`{"key":"k","value":`+c.value+`}`), &request))
-			encoded, err := messages.Encode(messages.CacheGetReply{Found: true, CacheEntry: messages.CacheEntry{Value: request.Value}})
+			encoded, err := messages.Encode(messages.CacheEntry{Value: request.Value})
 			require.NoError(t, err)
-			require.Equal(t, `{"found":true,"value":`+c.want+`}`, string(encoded), "nor does a reply respell it")
+			require.Equal(t, `{"value":`+c.want+`}`, string(encoded), "nor does a reply respell it")
+			stored, err := messages.Compact(request.Value)
+			require.NoError(t, err)
+			encoded, err = messages.Encode(messages.CacheGetReply{Found: true, CacheEntry: messages.CacheEntry{Value: stored}})
+			require.NoError(t, err)
+			require.Equal(t, `{"found":true,"value":`+c.want+`}`, string(encoded), "nor does the reply to a get")
 		})
 	}
 }

@@ -33,7 +33,7 @@ func newBenchCommand() *cobra.Command {
 	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")
 	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "case to run (may be repeated; default all)")
 	command.Flags().StringVar(&cfg.Redis, "redis", "", "address of a Redis to compare with")
-	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of worker, naive and echo")
+	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of the callers, worker, naive and echo")
 	command.Flags().BoolVar(&cfg.JSON, "json", false, "print JSON in place of the table")
 	return command
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 	Only []string
 	// Redis is the address of a Redis to compare with; empty leaves it out.
 	Redis string
-	// Profile is a folder for CPU profiles of the processes that run our code; empty for none.
+	// Profile is a folder for CPU profiles of this process and of those that run our code; empty for none.
 	Profile string
 	// JSON writes the results as JSON in place of the table.
 	JSON bool
@@ -60,6 +61,13 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	progress := &progress{w: cfg.Progress}
 	defer progress.clear()
+	if cfg.Profile != "" {
+		stop, err := startProfile(filepath.Join(cfg.Profile, "client.pprof"))
+		if err != nil {
+			return err
+		}
+		defer stop()
+	}
 	progress.show("starting PostgreSQL and NATS")
 	stack, err := startStack(ctx, cfg.Profile)
 	if err != nil {

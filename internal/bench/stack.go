@@ -24,8 +24,6 @@ const (
 	database    = "morello"
 	stopTimeout = 30 * time.Second
 	closeTime   = 5 * time.Second
-	// connections of this process to NATS: the callers share them, as the agents of one host do.
-	connections = 4
 )
 
 // stack is what all cases share: PostgreSQL, nats-server, and connections to it.
@@ -35,7 +33,7 @@ type stack struct {
 	postgres            *devstack.Postgres
 	nats                *role
 	natsURL             string
-	conns               []*bus.Conn
+	conn                *bus.Conn // which the callers share, as they do in the other cases
 	roles               map[string]*role // those that run at the moment
 	loaded, redisLoaded bool             // whether the keys are there
 }
@@ -70,14 +68,8 @@ func startStack(ctx context.Context, profile string) (s *stack, err error) {
 		return s, err
 	}
 	s.natsURL = s.nats.says
-	for range connections {
-		conn, err := bus.Connect(ctx, bus.ConnConfig{URL: s.natsURL, Program: "bench", Instance: uuid.NewString()})
-		if err != nil {
-			return s, err
-		}
-		s.conns = append(s.conns, conn)
-	}
-	return s, nil
+	s.conn, err = bus.Connect(ctx, bus.ConnConfig{URL: s.natsURL, Program: "bench", Instance: uuid.NewString()})
+	return s, err
 }
 
 func (s *stack) databaseURL() string { return s.postgres.URL(database) }
@@ -94,8 +86,8 @@ func (s *stack) cpu() cpuTimes {
 func (s *stack) stop() {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTimeout)
 	defer cancel()
-	for _, conn := range s.conns {
-		_ = conn.Close(ctx)
+	if s.conn != nil {
+		_ = s.conn.Close(ctx)
 	}
 	for _, role := range s.roles {
 		s.stopRole(role)

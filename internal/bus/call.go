@@ -45,15 +45,14 @@ func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tena
 	if err := endpoint.CheckScope(tenant); err != nil {
 		return nil, err
 	}
-	deadline, given := ctx.Deadline()
-	if !given {
-		deadline = time.Now().Add(endpoint.Timeout)
+	msg := &nats.Msg{Subject: endpoint.Subject(tenant), Data: body}
+	if deadline, given := ctx.Deadline(); given {
+		setHeader(msg, messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
+	} else { // the worker knows the endpoint's
 		limited, cancel := context.WithTimeout(ctx, endpoint.Timeout+replyGrace)
 		defer cancel()
 		ctx = limited
 	}
-	msg := &nats.Msg{Subject: endpoint.Subject(tenant), Data: body, Header: nats.Header{}}
-	msg.Header.Set(messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
 	setHeader(msg, messages.HeaderIdempotencyKey, headers.IdempotencyKey)
 	setHeader(msg, messages.HeaderActor, headers.Actor)
 	setHeader(msg, messages.HeaderTraceparent, headers.Traceparent)
@@ -80,10 +79,15 @@ func (c *Conn) checkSize(msg *nats.Msg) error {
 	return nil
 }
 
+// setHeader makes the header when there is something to say: most requests go without, which spares all on their way.
 func setHeader(msg *nats.Msg, name, value string) {
-	if value != "" {
-		msg.Header.Set(name, value)
+	if value == "" {
+		return
 	}
+	if msg.Header == nil {
+		msg.Header = nats.Header{}
+	}
+	msg.Header[name] = []string{value}
 }
 
 // requestError says what a failure of the request itself means: whether a worker may have got it.

@@ -293,8 +293,8 @@ func TestReplyThatDoesNotFit(t *testing.T) {
 func TestRequestsThatDoNotFit(t *testing.T) {
 	t.Parallel()
 	_, conn, _ := serve(t, bus.ServerConfig{}, bus.Bind(messages.CacheGetEndpoint, echoGet))
-	for _, size := range []int{8 << 20, 8<<20 - 10, 9 << 20} { // headers count too
-		_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "acme", make([]byte, size), bus.Headers{})
+	for size, actor := range map[int]string{8<<20 + 1: "", 8<<20 - 10: "headers count too", 9 << 20: ""} {
+		_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "acme", make([]byte, size), bus.Headers{Actor: actor})
 		require.Equal(t, messages.CodeTooLarge, failure(t, err).Code)
 	}
 	_, err := conn.CallRaw(t.Context(), messages.CacheGetEndpoint.Info(), "a.b", []byte(`{}`), bus.Headers{})

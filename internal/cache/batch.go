@@ -23,7 +23,7 @@ func newGetBatcher(pool *postgres.Pool) *postgres.Batcher[lookup, entry] {
 				return err
 			}
 			for i, l := range lookups {
-				results[i].Value = found[l.entryKey].acceptedBy(l)
+				results[i].Value = found[i].acceptedBy(l)
 			}
 			return leaseMisses(ctx, db, lookups, results)
 		})
@@ -39,41 +39,62 @@ func (e entry) acceptedBy(l lookup) entry {
 	return e
 }
 
-// getEntries reads the live entries among those looked up, which may repeat, and the stale ones that anybody accepts.
+// getEntries reads, for each look-up, the live entry, or the stale one that anybody accepts. Equal keys are looked up once.
 // Large values stay behind.
-func getEntries(ctx context.Context, db postgres.Querier, lookups []lookup) (map[entryKey]entry, error) {
+func getEntries(ctx context.Context, db postgres.Querier, lookups []lookup) ([]entry, error) {
 	const sql = `
-		SELECT e.tenant, e.key, e.version, e.expires_at, now(), e.expires_at <= now(), octet_length(e.value),
+		SELECT wanted.place, e.version, e.expires_at, now(), e.expires_at <= now(), octet_length(e.value),
 			CASE WHEN octet_length(e.value) <= $3 THEN e.value END
-		FROM unnest($1::text[], $2::text[]) AS wanted (tenant, key)
+		FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant, key, place)
 		JOIN morello.cache_entry AS e ON e.tenant = wanted.tenant AND e.key = wanted.key
-		WHERE e.expires_at > now() - make_interval(secs => $4)`
-	found := make(map[entryKey]entry, len(lookups))
-	tenants, names := make([]string, 0, len(lookups)), make([]string, 0, len(lookups))
-	stale := 0.0
-	for _, l := range lookups {
-		if _, seen := found[l.entryKey]; !seen {
-			found[l.entryKey] = entry{}
-			tenants, names = append(tenants, l.tenant), append(names, l.key)
-		}
-		stale = max(stale, l.stale)
-	}
-	rows, err := db.Query(ctx, sql, tenants, names, maxBatchedValue, stale)
+		WHERE e.expires_at > (SELECT now() - make_interval(secs => $4))`
+	keys := distinctKeys(lookups)
+	rows, err := db.Query(ctx, sql, keys.tenants, keys.names, maxBatchedValue, keys.stale)
 	if err != nil {
 		return nil, err
 	}
-	var key entryKey
+	distinct := make([]entry, len(keys.names))
+	var place int64 // counted from 1
 	e := entry{found: true}
 	var life lifetime
-	targets := []any{&key.tenant, &key.key, &e.Version, &life.expiresAt, &life.now, &e.stale, &e.sizeBytes, (*[]byte)(&e.Value)}
+	targets := []any{&place, &e.Version, &life.expiresAt, &life.now, &e.stale, &e.sizeBytes, (*[]byte)(&e.Value)}
 	_, err = pgx.ForEachRow(rows, targets, func() error {
-		hit := e
+		hit := &distinct[place-1]
+		*hit = e
 		life.apply(&hit.CacheEntry)
-		found[key] = hit
 		e.Value = nil
 		return nil
 	})
+	found := make([]entry, len(lookups))
+	for i, place := range keys.places {
+		found[i] = distinct[place]
+	}
 	return found, err
+}
+
+// distinct are the keys of some look-ups, each once.
+type distinct struct {
+	tenants, names []string
+	places         []int   // of each look-up among them
+	stale          float64 // the most that anybody accepts
+}
+
+func distinctKeys(lookups []lookup) distinct {
+	d := distinct{
+		tenants: make([]string, 0, len(lookups)), names: make([]string, 0, len(lookups)), places: make([]int, len(lookups)),
+	}
+	seen := make(map[entryKey]int, len(lookups))
+	for i, l := range lookups {
+		place, known := seen[l.entryKey]
+		if !known {
+			place = len(d.names)
+			seen[l.entryKey] = place
+			d.tenants, d.names = append(d.tenants, l.tenant), append(d.names, l.key)
+		}
+		d.places[i] = place
+		d.stale = max(d.stale, l.stale)
+	}
+	return d
 }
 
 // newSetBatcher returns the batcher of unconditional sets.

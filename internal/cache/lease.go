@@ -35,19 +35,20 @@ func leaseMisses(ctx context.Context, db postgres.Querier, lookups []lookup, res
 	if err != nil || len(tokens) == 0 {
 		return err
 	}
-	again, err := getEntries(ctx, db, withLease(missed, tokens))
+	granted := withLease(missed, tokens)
+	again, err := getEntries(ctx, db, granted)
 	if err != nil {
 		return err
 	}
 	var needless []string
-	for key, token := range tokens {
-		if now := again[key]; now.found && !now.stale {
-			results[first[key]].Value = now
+	for i, l := range granted {
+		result, token := &results[first[l.entryKey]].Value, tokens[l.entryKey]
+		if again[i].found && !again[i].stale {
+			*result = again[i]
 			needless = append(needless, token)
 			continue
 		}
-		results[first[key]].Value.wait = false
-		results[first[key]].Value.lease = token
+		result.wait, result.lease = false, token
 	}
 	return giveBackLeases(ctx, db, tokens, needless)
 }

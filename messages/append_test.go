@@ -1,0 +1,55 @@
+package messages_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+// TestFrequentRepliesAreWrittenAsTheLibraryDoes: what Encode writes by hand is what the library makes of the same reply.
+func TestFrequentRepliesAreWrittenAsTheLibraryDoes(t *testing.T) {
+	t.Parallel()
+	same := func(t *rapid.T, reply any) {
+		want, err := json.Marshal(reply, json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+		require.NoError(t, err)
+		got, err := messages.Encode(reply)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+	}
+	moment := rapid.Custom(func(t *rapid.T) time.Time {
+		return time.UnixMicro(rapid.Int64Range(0, 250_000_000_000_000_000).Draw(t, "µs")).UTC()
+	})
+	value := rapid.SampledFrom([]jsontext.Value{nil, jsontext.Value("0"), jsontext.Value("null"), jsontext.Value(`"\ud800\u0000"`), jsontext.Value(`"<&> \u00e9"`), jsontext.Value("1.0"), jsontext.Value(`{"a":[1e400,""]}`), jsontext.Value(`"é"`)})
+	rapid.Check(t, func(t *rapid.T) {
+		same(t, messages.CacheGetReply{
+			Found: rapid.Bool().Draw(t, "found"), Stale: rapid.Bool().Draw(t, "stale"),
+			Lease:       rapid.SampledFrom([]string{"", "5f0c6a0e-6f3c-4d0c-9d5e-0e6b9b1c2d3e", `"<\n`}).Draw(t, "lease"),
+			LeaseWaitMS: rapid.Int64Range(0, 100).Draw(t, "wait"),
+			CacheEntry: messages.CacheEntry{
+				Value: value.Draw(t, "value"), Version: rapid.Int64().Draw(t, "version"),
+				ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"), ExpiresInSeconds: rapid.Ptr(rapid.Float64Range(-1e25, 1e25), true).Draw(t, "left"),
+			},
+		})
+		same(t, messages.CacheSetReply{
+			Stored: rapid.Bool().Draw(t, "stored"), Version: rapid.Int64().Draw(t, "version"),
+			ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"),
+		})
+	})
+	same2 := func(f float64) { // what is near the bounds of the notations
+		want, err := json.Marshal(messages.CacheGetReply{CacheEntry: messages.CacheEntry{ExpiresInSeconds: &f}})
+		require.NoError(t, err)
+		got, err := messages.Encode(messages.CacheGetReply{CacheEntry: messages.CacheEntry{ExpiresInSeconds: &f}})
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+	}
+	for _, f := range []float64{0, 1e-6, 9.99e-7, -1e-6, 1e-7, 1e20, 1e21, -1e21, 123456.789, 3599.123456} {
+		same2(f)
+		same2(-f)
+	}
+}
