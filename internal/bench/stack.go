@@ -33,7 +33,7 @@ type stack struct {
 	postgres            *devstack.Postgres
 	nats                *role
 	natsURL             string
-	conn                *bus.Conn // which the callers share, as they do in the other cases
+	conn                *bus.Conn        // which the callers share, as they do in the other cases
 	roles               map[string]*role // those that run at the moment
 	loaded, redisLoaded bool             // whether the keys are there
 }

@@ -185,22 +185,25 @@ const (
 		ORDER BY 1 LIMIT $4`
 
 	// allTagsSQL walks the range of the rarest tag and looks each of its keys up under the others. How rare a tag is
-	// is counted up to 1000.
+	// is counted up to 1000. Each ORDER BY stands beside its LIMIT, so that the planner reads the index no further.
 	allTagsSQL = `
 		WITH rarest AS MATERIALIZED (
 			SELECT wanted.tag
 			FROM unnest($2::text[]) AS wanted (tag), LATERAL (
 				SELECT count(*) AS n FROM (
-					SELECT FROM morello.cache_tag WHERE tenant = $1 AND tag = wanted.tag AND key > $3 LIMIT 1000
+					SELECT FROM morello.cache_tag WHERE tenant = $1 AND tag = wanted.tag AND key > $3 ORDER BY key LIMIT 1000
 				) AS bounded
 			) AS counted
 			ORDER BY n LIMIT 1
 		)
-		SELECT t.key
-		FROM rarest, LATERAL (SELECT key FROM morello.cache_tag WHERE tenant = $1 AND tag = rarest.tag AND key > $3 ORDER BY key) AS t
-		WHERE NOT EXISTS (
-			SELECT FROM unnest($2::text[]) AS wanted (tag)
-			WHERE NOT EXISTS (SELECT FROM morello.cache_tag AS o WHERE o.tenant = $1 AND o.tag = wanted.tag AND o.key = t.key)
-		)
-		ORDER BY t.key LIMIT $4`
+		SELECT k.key
+		FROM rarest, LATERAL (
+			SELECT t.key FROM morello.cache_tag AS t
+			WHERE t.tenant = $1 AND t.tag = rarest.tag AND t.key > $3 AND NOT EXISTS (
+				SELECT FROM unnest($2::text[]) AS wanted (tag)
+				WHERE NOT EXISTS (SELECT FROM morello.cache_tag AS o WHERE o.tenant = $1 AND o.tag = wanted.tag AND o.key = t.key)
+			)
+			ORDER BY t.key LIMIT $4
+		) AS k
+		ORDER BY k.key`
 )

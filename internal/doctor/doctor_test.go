@@ -23,7 +23,7 @@ import (
 
 // goodSettings are those of a server that nothing is wrong with.
 var goodSettings = map[string]string{
-	"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB", "shared_buffers": "160MB", "track_io_timing": "on", "jit": "off",
+	"fsync": "on", "full_page_writes": "on", "max_wal_size": "4GB", "shared_buffers": "160MB", "track_io_timing": "on",
 }
 
 // TestAllWell runs a worker and a scheduler on a server with good settings: nothing is wrong.

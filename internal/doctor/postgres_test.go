@@ -23,7 +23,7 @@ func TestBadServer(t *testing.T) {
 	t.Parallel()
 	databaseURL := devtest.ServerWithSettings(t, map[string]string{
 		"fsync": "off", "full_page_writes": "off", "autovacuum": "off", "track_counts": "off", "wal_level": "minimal", "max_wal_senders": "0",
-		"max_connections": "30", "shared_buffers": "16MB", "shared_preload_libraries": "", "jit": "on",
+		"max_connections": "30", "shared_buffers": "16MB", "shared_preload_libraries": "",
 	}).URL("morello")
 	found := examine(t, databaseURL, noNATS)
 	requireFinding(t, found, "postgres.fsync", doctor.Fail, "off: a crash", "restart PostgreSQL with -c fsync='on'")
@@ -35,7 +35,6 @@ func TestBadServer(t *testing.T) {
 	requireFinding(t, found, "postgres.shared_buffers", doctor.Warn, "16MB", "-c shared_buffers='")
 	requireFinding(t, found, "postgres.statistics", doctor.Warn, "not loaded", "shared_preload_libraries = 'pg_stat_statements'")
 	requireFinding(t, found, "postgres.connections", doctor.Fail, "27 to be had", "max_connections = 100")
-	requireFinding(t, found, "postgres.jit", doctor.OK, "on: it costs time", "")
 	requireFinding(t, found, "postgres.track_io_timing", doctor.OK, "off: with it", "")
 
 	execute(t, databaseURL, `ALTER SYSTEM SET max_wal_size = '4GB'`)

@@ -67,7 +67,6 @@ func between(least int, end time.Duration) func(setting) bool {
 // notes are settings that are neither good nor bad, with a word about them when they have this value.
 var notes = []struct{ name, value, word string }{
 	{"track_io_timing", "off", "with it on the server tells how long it waits for disks"},
-	{"jit", "on", "it costs time where plans are made for few rows; batches run without it"},
 }
 
 func readSettings(ctx context.Context, pool *postgres.Pool) (map[string]setting, error) {

@@ -105,7 +105,6 @@ var batchSettings = map[string]string{
 	"enable_seqscan":   "off",
 	"enable_hashjoin":  "off",
 	"enable_mergejoin": "off",
-	"jit":              "off",
 }
 
 // open opens a pool whose connections outlive a caller that goes away: its query is cancelled, and costs no more.
@@ -148,6 +147,7 @@ func poolConfig(cfg Config, size int) (*pgxpool.Config, error) {
 	conn := pool.ConnConfig
 	conn.ConnectTimeout = connectTimeout
 	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
+	conn.RuntimeParams["jit"] = "off" // compiling takes longer than any of our statements gains by it
 	conn.RuntimeParams["statement_timeout"] = strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
 	return pool, nil
 }
