@@ -50,10 +50,10 @@ func TestReadsWriteNothing(t *testing.T) {
 }
 
 // TestUpdatesAreHOT: touches, and sets with the same TTL, of keys in random order, touch no index in at least 90 of 100
-// cases.
+// cases. On a server of its own: a long transaction, in whichever database, keeps row versions and fills the pages.
 func TestUpdatesAreHOT(t *testing.T) {
 	t.Parallel()
-	f := newFixture(t)
+	f := newFixtureOn(t, devtest.Server(t).URL("morello"))
 	const keys, rounds, some = 5000, 100, 50
 	random := rand.New(rand.NewPCG(1, 2))
 	set := func(value int, which []int) {
