@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strings"
 	"time"
@@ -21,20 +22,71 @@ func newBenchCommand() *cobra.Command {
 			strings.Join(bench.CaseNames(), "\n  "),
 		Example: "  morello bench\n  morello bench --callers 256 --only get --only echo --duration 10s\n  morello bench --redis 127.0.0.1:6379 --json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg.Out = cmd.OutOrStdout()
-			cfg.Progress = cmd.ErrOrStderr()
-			return bench.Run(cmd.Context(), cfg)
+			return bench.Run(cmd.Context(), withOutput(cmd, cfg))
 		},
 	}
 	command.Flags().IntVar(&cfg.Keys, "keys", 1_000_000, "number of keys")
-	command.Flags().IntVar(&cfg.ValueBytes, "value-bytes", 100, "size of each value")
 	command.Flags().IntSliceVar(&cfg.Callers, "callers", []int{1, 16, 64, 256}, "numbers of concurrent callers")
-	command.Flags().DurationVar(&cfg.Duration, "duration", 6*time.Second, "time for each measurement, all rounds together")
+	addCommonFlags(command, &cfg)
 	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")
 	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "case to run (may be repeated; default all)")
 	command.Flags().StringVar(&cfg.Redis, "redis", "", "address of a Redis to compare with")
+	command.AddCommand(newBenchGrowthCommand(), newBenchCleanupCommand())
+	return command
+}
+
+func addCommonFlags(command *cobra.Command, cfg *bench.Config) {
+	command.Flags().IntVar(&cfg.ValueBytes, "value-bytes", 100, "size of each value")
+	command.Flags().DurationVar(&cfg.Duration, "duration", 6*time.Second, "time for each measurement, all rounds together")
 	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of the callers, worker, naive and echo")
 	command.Flags().BoolVar(&cfg.JSON, "json", false, "print JSON in place of the table")
+}
+
+func withOutput(cmd *cobra.Command, cfg bench.Config) bench.Config {
+	cfg.Out, cfg.Progress = cmd.OutOrStdout(), cmd.ErrOrStderr()
+	return cfg
+}
+
+func newBenchGrowthCommand() *cobra.Command {
+	var cfg bench.Config
+	var rows []int
+	command := &cobra.Command{
+		Use: "growth", Short: "Measure gets on caches of different sizes, in turns", Args: cobra.NoArgs,
+		Example: "  morello bench growth --rows 10000,10000000",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			for _, n := range rows {
+				if n < 1 {
+					return cli.UsageError{Err: errors.New("--rows must be 1 or more")}
+				}
+			}
+			return bench.RunGrowth(cmd.Context(), withOutput(cmd, cfg), rows)
+		},
+	}
+	command.Flags().IntSliceVar(&rows, "rows", []int{10_000, 10_000_000}, "numbers of rows")
+	command.Flags().IntSliceVar(&cfg.Callers, "callers", []int{1, 64, 256}, "numbers of concurrent callers")
+	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each size; the median counts")
+	addCommonFlags(command, &cfg)
+	return command
+}
+
+func newBenchCleanupCommand() *cobra.Command {
+	var cfg bench.Config
+	var expired int
+	var share float64
+	command := &cobra.Command{
+		Use: "cleanup", Short: "Measure gets, in an open loop, while expired rows are removed", Args: cobra.NoArgs,
+		Example: "  morello bench cleanup --expired 1000000 --share 0.3 --duration 20s",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if expired < 1 || share <= 0 || share >= 1 {
+				return cli.UsageError{Err: errors.New("--expired must be 1 or more, --share between 0 and 1")}
+			}
+			return bench.RunCleanup(cmd.Context(), withOutput(cmd, cfg), expired, share)
+		},
+	}
+	command.Flags().IntVar(&cfg.Keys, "keys", 1_000_000, "number of live keys")
+	command.Flags().IntVar(&expired, "expired", 1_000_000, "number of expired rows")
+	command.Flags().Float64Var(&share, "share", 0.3, "part of the closed loop's rate")
+	addCommonFlags(command, &cfg)
 	return command
 }
 

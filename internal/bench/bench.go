@@ -59,6 +59,37 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	return runCases(ctx, cfg, cases)
+}
+
+// runCases starts a stack and measures the cases on it, in turns.
+func runCases(ctx context.Context, cfg Config, cases []benchCase) error {
+	return withStack(ctx, cfg, func(stack *stack, progress *progress) error {
+		results := make([]Result, 0, len(cases)*len(cfg.Callers))
+		for _, callers := range cfg.Callers {
+			measured := make([]measurement, len(cases))
+			for round := range cfg.Rounds {
+				for i, c := range cases {
+					progress.show("%d callers, round %d of %d: %s", callers, round+1, cfg.Rounds, c.name)
+					if err := measure(ctx, cfg, stack, c, callers, progress, &measured[i]); err != nil {
+						return fmt.Errorf("%s: %w", c.name, err)
+					}
+				}
+			}
+			for i, c := range cases {
+				results = append(results, measured[i].result(c.name, callers))
+			}
+		}
+		progress.clear()
+		if cfg.JSON {
+			return writeJSON(cfg.Out, results)
+		}
+		return writeTable(cfg.Out, results)
+	})
+}
+
+// withStack runs what measures between the start and the end of all servers.
+func withStack(ctx context.Context, cfg Config, run func(*stack, *progress) error) error {
 	progress := &progress{w: cfg.Progress}
 	defer progress.clear()
 	if cfg.Profile != "" {
@@ -74,26 +105,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer stack.stop()
-	results := make([]Result, 0, len(cases)*len(cfg.Callers))
-	for _, callers := range cfg.Callers {
-		measured := make([]measurement, len(cases))
-		for round := range cfg.Rounds {
-			for i, c := range cases {
-				progress.show("%d callers, round %d of %d: %s", callers, round+1, cfg.Rounds, c.name)
-				if err := measure(ctx, cfg, stack, c, callers, progress, &measured[i]); err != nil {
-					return fmt.Errorf("%s: %w", c.name, err)
-				}
-			}
-		}
-		for i, c := range cases {
-			results = append(results, measured[i].result(c.name, callers))
-		}
-	}
-	progress.clear()
-	if cfg.JSON {
-		return writeJSON(cfg.Out, results)
-	}
-	return writeTable(cfg.Out, results)
+	return run(stack, progress)
 }
 
 // measure starts what the case needs, warms it up, and adds one round to the measurement.

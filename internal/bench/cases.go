@@ -2,11 +2,13 @@ package bench
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/ai-cherry/morello/internal/bus"
@@ -114,12 +116,17 @@ func (s *stack) loadKeys(ctx context.Context, cfg Config, p *progress) error {
 
 // vacuum brings the table into the state that autovacuum keeps it in, so that no case pays for another.
 func (s *stack) vacuum(ctx context.Context) error {
-	pool, err := pgxpool.New(ctx, s.databaseURL())
+	return s.exec(ctx, `VACUUM ANALYZE morello.cache_entry`)
+}
+
+// exec runs a statement on the database that roles work on.
+func (s *stack) exec(ctx context.Context, sql string, args ...any) (err error) {
+	conn, err := pgx.Connect(ctx, s.databaseURL())
 	if err != nil {
 		return err
 	}
-	defer pool.Close()
-	_, err = pool.Exec(ctx, `VACUUM ANALYZE morello.cache_entry`)
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	_, err = conn.Exec(ctx, sql, args...)
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/devstack"
 	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/internal/scheduler"
 	"github.com/ai-cherry/morello/internal/worker"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -26,10 +27,11 @@ const RoleCommand = "bench-role"
 
 // The roles that a process of a run can have.
 const (
-	RoleNATS   = "nats"   // nats-server
-	RoleWorker = "worker" // the real worker
-	RoleNaive  = "naive"  // answers get and set with one statement for each request
-	RoleEcho   = "echo"   // answers at once, with the size of a get's reply
+	RoleNATS      = "nats"      // nats-server
+	RoleWorker    = "worker"    // the real worker
+	RoleScheduler = "scheduler" // the real scheduler
+	RoleNaive     = "naive"     // answers get and set with one statement for each request
+	RoleEcho      = "echo"      // answers at once, with the size of a get's reply
 )
 
 // RunRole does the job of a role until the context ends, and prints a line when it is ready. dir is where files may be put.
@@ -48,6 +50,8 @@ func RunRole(ctx context.Context, name string, cfg config.Config, dir, profile s
 		return runNATS(ctx, dir)
 	case RoleWorker:
 		return worker.Run(ctx, worker.Config{Config: cfg, OnReady: ready, Log: cfg.Logger(os.Stderr)})
+	case RoleScheduler:
+		return scheduler.Run(ctx, scheduler.Config{Config: cfg, OnReady: ready, Log: cfg.Logger(os.Stderr)})
 	case RoleNaive:
 		return runNaive(ctx, cfg, ready)
 	case RoleEcho:

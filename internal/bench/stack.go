@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	database    = "morello"
-	stopTimeout = 30 * time.Second
-	closeTime   = 5 * time.Second
+	firstDatabase = "morello"
+	stopTimeout   = 30 * time.Second
+	closeTime     = 5 * time.Second
 )
 
 // stack is what all cases share: PostgreSQL, nats-server, and connections to it.
@@ -36,10 +36,12 @@ type stack struct {
 	conn                *bus.Conn        // which the callers share, as they do in the other cases
 	roles               map[string]*role // those that run at the moment
 	loaded, redisLoaded bool             // whether the keys are there
+	database            string           // that roles work on
+	filled              map[string]bool  // databases with rows, besides the first
 }
 
 func startStack(ctx context.Context, profile string) (s *stack, err error) {
-	s = &stack{profile: profile, roles: map[string]*role{}}
+	s = &stack{profile: profile, roles: map[string]*role{}, filled: map[string]bool{}}
 	defer func() {
 		if err != nil {
 			s.stop()
@@ -53,15 +55,12 @@ func startStack(ctx context.Context, profile string) (s *stack, err error) {
 	}
 	s.postgres, err = devstack.StartPostgres(ctx, devstack.PostgresConfig{
 		DataDir:  filepath.Join(s.dir, "postgres"),
-		Settings: map[string]string{"shared_buffers": "1GB", "max_wal_size": "4GB"},
+		Settings: map[string]string{"shared_buffers": "4GB", "max_wal_size": "4GB"},
 	})
 	if err != nil {
 		return s, err
 	}
-	if err := s.postgres.CreateDatabase(ctx, database, ""); err != nil {
-		return s, err
-	}
-	if err := postgres.MigrateUp(ctx, s.databaseURL(), slog.New(slog.DiscardHandler)); err != nil {
+	if err := s.createDatabase(ctx, firstDatabase); err != nil {
 		return s, err
 	}
 	if s.nats, err = s.startRole(ctx, RoleNATS); err != nil {
@@ -72,7 +71,16 @@ func startStack(ctx context.Context, profile string) (s *stack, err error) {
 	return s, err
 }
 
-func (s *stack) databaseURL() string { return s.postgres.URL(database) }
+// createDatabase makes an empty database with our schema, and has roles work on it.
+func (s *stack) createDatabase(ctx context.Context, name string) error {
+	if err := s.postgres.CreateDatabase(ctx, name, ""); err != nil {
+		return err
+	}
+	s.database = name
+	return postgres.MigrateUp(ctx, s.databaseURL(), slog.New(slog.DiscardHandler))
+}
+
+func (s *stack) databaseURL() string { return s.postgres.URL(s.database) }
 
 // cpu returns the CPU time that each program of the stack has used.
 func (s *stack) cpu() cpuTimes {
@@ -108,7 +116,7 @@ type role struct {
 }
 
 // startRole starts a process and waits until it says that it is ready.
-func (s *stack) startRole(ctx context.Context, name string) (*role, error) {
+func (s *stack) startRole(ctx context.Context, name string, env ...string) (*role, error) {
 	executable, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -116,6 +124,7 @@ func (s *stack) startRole(ctx context.Context, name string) (*role, error) {
 	r := &role{name: name, command: exec.CommandContext(ctx, executable, RoleCommand, name)}
 	r.command.Env = append(r.command.Environ(), "MORELLO_DATABASE_URL="+s.databaseURL(), "MORELLO_NATS_URL="+s.natsURL,
 		"MORELLO_HEALTH_ADDR=off", "MORELLO_LOG_LEVEL=warn", "MORELLO_BENCH_DIR="+s.dir, "MORELLO_BENCH_PROFILE="+s.profile)
+	r.command.Env = append(r.command.Env, env...)
 	r.command.Stderr = os.Stderr
 	r.command.Cancel = func() error { return r.command.Process.Signal(syscall.SIGTERM) }
 	r.command.WaitDelay = stopTimeout
