@@ -57,7 +57,9 @@ type Client struct {
 	tenant   string
 	attempts int
 	log      *slog.Logger
-	flights  singleflight.Group
+	flights  singleflight.Group // of GetOrCompute, by key
+
+	computations sync.Map // *computation, by key
 
 	mu      sync.RWMutex // orders calls.Add and closing
 	closing bool
@@ -246,8 +248,9 @@ func hosts(urls string) string {
 	return strings.Join(all, ",")
 }
 
-// Close refuses new calls, waits for those under way, and closes the connection. When the context ends before, they
-// fail, and Close returns an error; a compute function that does not heed its context may then still run.
+// Close refuses new calls, waits for those under way and for computations in the background, and closes the connection.
+// When the context ends before, they fail, and Close returns an error; a compute function that does not heed its context
+// may then still run.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	first := !c.closing
