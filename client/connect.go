@@ -293,8 +293,22 @@ func (c *Client) enter() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.closing {
-		return messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
+		return closedError()
 	}
 	c.calls.Add(1)
 	return nil
+}
+
+func closedError() *messages.Error {
+	return messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
+}
+
+// gaveUp reports whether Close waits no longer.
+func (c *Client) gaveUp() bool {
+	select {
+	case <-c.giveUp:
+		return true
+	default:
+		return false
+	}
 }

@@ -5,8 +5,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -34,12 +32,15 @@ func (f flight) await(ctx context.Context) (found, error) {
 	for n := 0; ; n++ {
 		found := f.lookup(ctx)
 		left := time.Until(patience)
-		if found.value != nil || found.wait == 0 || found.running != nil || left <= 0 {
+		switch {
+		case found.value != nil:
+			return found, nil
+		case f.client.gaveUp(): // and that may be why nothing was found
+			return found, closedError()
+		case found.wait <= 0 || found.running != nil || left <= 0:
 			return found, nil
 		}
-		if !f.pause(min(left, leasePause(n, found.wait))) {
-			return found, messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
-		}
+		f.pause(min(left, leasePause(n, found.wait)))
 	}
 }
 
@@ -53,14 +54,12 @@ func leasePause(n int, hint time.Duration) time.Duration {
 	return bound/2 + rand.N(bound)
 }
 
-// pause waits, and reports false when Close gives up meanwhile.
-func (f flight) pause(pause time.Duration) bool {
+// pause waits, but not when Close no longer does.
+func (f flight) pause(pause time.Duration) {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true
 	case <-f.client.giveUp:
-		return false
 	}
 }
