@@ -35,7 +35,7 @@ func (f flight) running() *computation {
 }
 
 // join returns the computation that runs, or else one that it starts; also if the one that runs is out of date. That is
-// so when somebody else's lease was granted before its own can have lapsed: the key has been deleted or set meanwhile.
+// so when this flight got a lease before that of the computation can have lapsed: the key was deleted or set meanwhile.
 func (f flight) join(ctx context.Context, found found) *computation {
 	running := found.running
 	if running == nil || (found.lease != "" && time.Now().Before(running.found.leaseEnd)) {

@@ -128,10 +128,12 @@ type blocked struct {
 }
 
 func newBlocked() *blocked {
-	return &blocked{computing: make(chan struct{}, 100), finish: make(chan outcome)}
+	return &blocked{computing: make(chan struct{}, 100), finish: make(chan outcome, 1)}
 }
 
 func (b *blocked) compute(ctx context.Context) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, 3*messages.LeaseTime) // a test that fails does not hang
+	defer cancel()
 	b.computed.Add(1)
 	b.computing <- struct{}{}
 	select {
@@ -139,6 +141,15 @@ func (b *blocked) compute(ctx context.Context) (int, error) {
 		return o.value, o.err
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
+	}
+}
+
+func (b *blocked) waitForStart(t *testing.T) {
+	t.Helper()
+	select {
+	case <-b.computing:
+	case <-time.After(30 * time.Second):
+		require.Fail(t, "nobody computes")
 	}
 }
 
@@ -189,7 +200,7 @@ func TestTheHolderDies(t *testing.T) {
 	p.waitForGets(t, 5) // two processes, one of them twice, and one of them three times or both of them twice
 	require.Zero(t, b.computed.Load())
 	p.lapse(t)
-	<-b.computing
+	b.waitForStart(t)
 	b.finish <- outcome{value: 7}
 	for _, result := range results {
 		require.Equal(t, outcome{value: 7}, <-result)
@@ -208,7 +219,7 @@ func TestComputationOutlastsItsLease(t *testing.T) {
 	p := startProcesses(t)
 	b := newBlocked()
 	result := call(t.Context(), p.first, client.ComputeOptions{Key: "k"}, b.compute)
-	<-b.computing
+	b.waitForStart(t)
 	var other string
 	require.Eventually(t, func() bool {
 		reply, err := p.second.Cache().Get(t.Context(), messages.CacheGet{Key: "k", Lease: true})
@@ -256,7 +267,7 @@ func TestFailureGivesTheLeaseBack(t *testing.T) {
 	p.setExpired(t, "k", `"old"`, time.Second)
 	b, errModel := newBlocked(), errors.New("the model is busy")
 	failed := call(t.Context(), p.first, client.ComputeOptions{Key: "k"}, b.compute)
-	<-b.computing
+	b.waitForStart(t)
 	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	waiting := call(ctx, p.second, client.ComputeOptions{Key: "k"}, func(context.Context) (int, error) {
@@ -301,7 +312,7 @@ func TestALeaseThatCannotBeGivenBack(t *testing.T) {
 	p := startProcesses(t)
 	b, errModel := newBlocked(), errors.New("the model is busy")
 	failed := call(t.Context(), p.first, client.ComputeOptions{Key: "k"}, b.compute)
-	<-b.computing
+	b.waitForStart(t)
 	p.stop()
 	b.finish <- outcome{err: errModel}
 	require.ErrorIs(t, (<-failed).err, errModel)
@@ -340,7 +351,7 @@ func TestChangedWhileComputing(t *testing.T) {
 	} {
 		b := newBlocked()
 		result := call(t.Context(), p.first, client.ComputeOptions{Key: name}, b.compute)
-		<-b.computing
+		b.waitForStart(t)
 		require.NoError(t, change(t.Context(), p.second.Cache()))
 		b.finish <- outcome{value: 7}
 		require.Equal(t, outcome{value: 7}, <-result, name)

@@ -37,7 +37,7 @@ func TestStaleWhileRevalidate(t *testing.T) {
 			require.Equal(t, 1, got)
 		}
 	}
-	<-b.computing
+	b.waitForStart(t)
 	b.finish <- outcome{value: 7}
 	eventually(t, p.first, 7, b.compute)
 	require.Equal(t, outcome{value: 7}, <-call(t.Context(), p.second, client.ComputeOptions{Key: "k"}, never[int](t)))
@@ -73,9 +73,11 @@ func TestOneBackgroundComputation(t *testing.T) {
 		require.Equal(t, outcome{value: 1}, <-call(t.Context(), p.first, staleOptions, b.compute))
 		p.lapse(t)
 	}
-	<-b.computing
+	b.waitForStart(t)
 	b.finish <- outcome{value: 7}
-	require.NoError(t, p.first.Close(t.Context())) // waits for all there are
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	require.NoError(t, p.first.Close(ctx)) // waits for all there are
 	require.EqualValues(t, 1, b.computed.Load())
 }
 
@@ -87,7 +89,7 @@ func TestBackgroundFailure(t *testing.T) {
 	p.setExpired(t, "k", "1", time.Second)
 	b := newBlocked()
 	require.Equal(t, outcome{value: 1}, <-call(t.Context(), p.first, staleOptions, b.compute))
-	<-b.computing
+	b.waitForStart(t)
 	b.finish <- outcome{err: errors.New("the model is busy")}
 	p.waitForLog(t, "the model is busy")
 	for _, process := range []*client.Client{p.first, p.second} {
@@ -107,7 +109,7 @@ func TestStaleBecomesTooOld(t *testing.T) {
 		p.setExpired(t, "k", "1", time.Second)
 		b := newBlocked()
 		require.Equal(t, outcome{value: 1}, <-call(t.Context(), p.first, staleOptions, b.compute))
-		<-b.computing
+		b.waitForStart(t)
 		p.expire(t, "k", 2*time.Minute)
 		before := p.gets.Load()
 		joined := call(t.Context(), p.first, staleOptions, never[int](t))
@@ -125,7 +127,7 @@ func TestDeletedWhileComputingInBackground(t *testing.T) {
 	p.setExpired(t, "k", "1", time.Second)
 	b := newBlocked()
 	require.Equal(t, outcome{value: 1}, <-call(t.Context(), p.first, staleOptions, b.compute))
-	<-b.computing
+	b.waitForStart(t)
 	_, err := p.second.Cache().Delete(t.Context(), messages.CacheDelete{Key: "k"})
 	require.NoError(t, err)
 	require.Equal(t, outcome{value: 8}, <-call(t.Context(), p.first, staleOptions, gives(8)))
@@ -141,7 +143,7 @@ func TestCloseAndBackgroundComputations(t *testing.T) {
 	p.setExpired(t, "k", "1", time.Second)
 	b := newBlocked()
 	require.Equal(t, outcome{value: 1}, <-call(t.Context(), p.first, staleOptions, b.compute))
-	<-b.computing
+	b.waitForStart(t)
 	closed := make(chan error, 1)
 	go func() { closed <- p.first.Close(t.Context()) }()
 	require.Eventually(t, func() bool {
@@ -155,7 +157,7 @@ func TestCloseAndBackgroundComputations(t *testing.T) {
 
 	p.expire(t, "k", time.Second)
 	require.Equal(t, outcome{value: 7}, <-call(t.Context(), p.second, staleOptions, b.compute))
-	<-b.computing
+	b.waitForStart(t)
 	ended, end := context.WithCancel(t.Context())
 	end()
 	require.ErrorIs(t, p.second.Close(ended), context.Canceled)
