@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"fmt"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -11,27 +10,33 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// ComputeOptions say where GetOrCompute keeps a value. Only Key must be given.
+// ComputeOptions say how GetOrCompute keeps a value. Only Key must be given.
 type ComputeOptions struct {
-	// Key of 1 to 512 bytes. The same key must always mean the same computation.
+	// Key of 1 to 512 bytes. The same key must always mean the same computation, with the same options.
 	Key string
 	// TTL of a computed value. Defaults to one hour.
 	TTL time.Duration
+	// Stale is for how long after its TTL a value is still returned, while it is computed anew in the background: the
+	// stale-while-revalidate of RFC 5861. Up to 5 minutes ([messages.MaxStale]). Defaults to 0: never.
+	Stale time.Duration
 	// Tags of a computed value, up to 32. Defaults to none.
 	Tags []string
-	// Timeout of the computation, which goes on when its callers have left. Defaults to 5 minutes.
+	// Timeout of the computation, which goes on when its callers have left. The computation of another process is waited
+	// for no longer than that either, nor longer than 30 seconds. Defaults to 5 minutes.
 	Timeout time.Duration
 }
 
 // defaultComputeTimeout bounds a computation that nobody may be waiting for any more.
 const defaultComputeTimeout = 5 * time.Minute
 
-// GetOrCompute returns the cached value of a key; if there is none, it computes the value, stores it and returns it.
-// Callers of one Client that ask for a key at the same time share one computation; those of other processes do not.
+// GetOrCompute returns the cached value of a key; if there is none, it computes the value, stores it and returns it. Of
+// all callers in all processes that ask for a key at the same time one computes and the others wait for its value; see
+// the package comment for the exceptions. With Stale, nobody waits for a value that has only just expired.
 //
 // The value travels as JSON, computed or not: each caller gets a copy of its own, and what JSON does not keep is lost. A
 // cached value that does not decode into V is computed anew. A cache that cannot be asked, or will not store the value, is
-// logged and otherwise harmless. An error of compute is returned to all its callers as it is, and not cached.
+// logged and otherwise harmless. An error of compute is returned to all callers of this Client as it is, and not cached;
+// that of a computation in the background is logged.
 //
 // compute gets the values of the first caller's context, but not its end: a caller that leaves gets deadline_exceeded and
 // disturbs no other. It is cancelled by Timeout, and when Close gives up. A panic in it becomes an internal error.
@@ -39,7 +44,7 @@ func GetOrCompute[V any](
 	ctx context.Context, c *Client, options ComputeOptions, compute func(ctx context.Context) (V, error),
 ) (V, error) {
 	var value V
-	if err := options.entry([]byte("null")).Validate(); err != nil {
+	if err := options.validate(); err != nil {
 		return value, err
 	}
 	if ctx.Err() != nil {
@@ -66,6 +71,18 @@ func GetOrCompute[V any](
 	}
 }
 
+func (o ComputeOptions) validate() error {
+	if err := o.lookup().Validate(); err != nil {
+		return err
+	}
+	return o.entry([]byte("null")).Validate()
+}
+
+// lookup is what is asked of the cache.
+func (o ComputeOptions) lookup() messages.CacheGet {
+	return messages.CacheGet{Key: o.Key, Lease: true, StaleSeconds: o.Stale.Seconds()}
+}
+
 // entry is what is stored when the value has been computed.
 func (o ComputeOptions) entry(value []byte) messages.CacheSet {
 	entry := messages.CacheSet{Key: o.Key, Value: value, Tags: o.Tags}
@@ -74,6 +91,13 @@ func (o ComputeOptions) entry(value []byte) messages.CacheSet {
 		entry.TTLSeconds = &seconds
 	}
 	return entry
+}
+
+func (o ComputeOptions) timeout() time.Duration {
+	if o.Timeout <= 0 {
+		return defaultComputeTimeout
+	}
+	return o.Timeout
 }
 
 func encodeValue(value any) ([]byte, error) {
@@ -96,7 +120,7 @@ func decodeValue[V any](result singleflight.Result) (V, error) {
 	return value, nil
 }
 
-// flight is one computation with all who wait for it. Its values are encoded, so that nobody shares memory.
+// flight is one look-up with all who wait for it. Its values are encoded, so that nobody shares memory.
 type flight struct {
 	client  *Client
 	options ComputeOptions
@@ -104,61 +128,40 @@ type flight struct {
 	compute func(ctx context.Context) ([]byte, error)
 }
 
+// run returns the value that is cached, or else that of a computation. With a stale value nobody waits for it.
 func (f flight) run(ctx context.Context) ([]byte, error) {
 	if err := f.client.enter(); err != nil {
 		return nil, err
 	}
 	defer f.client.calls.Done()
-	if value := f.lookup(ctx); value != nil {
-		return value, nil
+	found, err := f.await(ctx)
+	if err != nil {
+		return nil, err
 	}
-	value, err := f.computeInTime(ctx)
-	if err == nil {
-		f.store(ctx, value)
+	switch {
+	case found.value == nil:
+		return f.join(ctx, found).result()
+	case found.lease != "" && found.running == nil:
+		f.start(ctx, found)
 	}
-	return value, err
+	return found.value, nil
 }
 
-// lookup returns the cached value, nil if there is none of use.
-func (f flight) lookup(ctx context.Context) []byte {
-	reply, err := exchange(ctx, f.client, messages.CacheGetEndpoint, messages.CacheGet{Key: f.options.Key})
-	if err == nil && reply.Found {
+// lookup asks the cache. When that fails there is neither value, nor lease, nor anybody to wait for; a value that does not
+// decode is none.
+func (f flight) lookup(ctx context.Context) found {
+	found := found{running: f.running(), leaseEnd: time.Now().Add(messages.LeaseTime)}
+	reply, err := exchange(ctx, f.client, messages.CacheGetEndpoint, f.options.lookup())
+	if err != nil {
+		reply = messages.CacheGetReply{}
+	} else if reply.Found {
 		err = f.decodes(reply.Value)
 	}
 	if err != nil {
 		f.client.log.Warn("the cache is of no help; computing", "key", f.options.Key, "error", err)
-		return nil
+		reply.Value = nil
 	}
-	return reply.Value
-}
-
-func (f flight) computeInTime(ctx context.Context) (value []byte, err error) {
-	timeout := f.options.Timeout
-	if timeout <= 0 {
-		timeout = defaultComputeTimeout
-	}
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("compute timeout (%s) exceeded", timeout))
-	defer cancel()
-	ended := make(chan struct{})
-	defer close(ended)
-	go func() {
-		select {
-		case <-f.client.giveUp:
-			cancel()
-		case <-ended:
-		}
-	}()
-	defer func() {
-		if p := recover(); p != nil {
-			cause := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
-			value, err = nil, &messages.Error{Code: messages.CodeInternal, Message: fmt.Sprintf("compute panicked: %v", p), Cause: cause}
-		}
-	}()
-	return f.compute(ctx)
-}
-
-func (f flight) store(ctx context.Context, value []byte) {
-	if _, err := exchange(ctx, f.client, messages.CacheSetEndpoint, f.options.entry(value)); err != nil {
-		f.client.log.Warn("a computed value could not be cached", "key", f.options.Key, "error", err)
-	}
+	found.value, found.lease = reply.Value, reply.Lease
+	found.wait = time.Duration(reply.LeaseWaitMS) * time.Millisecond
+	return found
 }

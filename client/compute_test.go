@@ -68,6 +68,7 @@ func TestComputeKeepsToItsOptions(t *testing.T) {
 
 	for field, bad := range map[string]client.ComputeOptions{
 		"key": {}, "ttl_seconds": {Key: "k", TTL: -1}, "tags[0]": {Key: "k", Tags: []string{""}},
+		"stale_seconds": {Key: "k", Stale: messages.MaxStale + 1},
 	} {
 		_, err := client.GetOrCompute(t.Context(), c, bad, never[int](t))
 		require.Equal(t, field, requireCode(t, messages.CodeInvalid, err).Field)

@@ -57,7 +57,9 @@ type Client struct {
 	tenant   string
 	attempts int
 	log      *slog.Logger
-	flights  singleflight.Group
+	flights  singleflight.Group // of GetOrCompute, by key
+
+	computations sync.Map // *computation, by key
 
 	mu      sync.RWMutex // orders calls.Add and closing
 	closing bool
@@ -246,8 +248,9 @@ func hosts(urls string) string {
 	return strings.Join(all, ",")
 }
 
-// Close refuses new calls, waits for those under way, and closes the connection. When the context ends before, they
-// fail, and Close returns an error; a compute function that does not heed its context may then still run.
+// Close refuses new calls, waits for those under way and for computations in the background, and closes the connection.
+// When the context ends before, they fail, and Close returns an error; a compute function that does not heed its context
+// may then still run.
 func (c *Client) Close(ctx context.Context) error {
 	c.mu.Lock()
 	first := !c.closing
@@ -290,8 +293,22 @@ func (c *Client) enter() error {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
 	if c.closing {
-		return messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
+		return closedError()
 	}
 	c.calls.Add(1)
 	return nil
+}
+
+func closedError() *messages.Error {
+	return messages.Unavailable("the client is closed", messages.OutcomeNotApplied, nats.ErrConnectionClosed)
+}
+
+// gaveUp reports whether Close waits no longer.
+func (c *Client) gaveUp() bool {
+	select {
+	case <-c.giveUp:
+		return true
+	default:
+		return false
+	}
 }

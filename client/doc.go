@@ -24,4 +24,23 @@
 //
 // The pauses between the attempts double, with full jitter, and last at least the retry_after_ms of the failure. A pause
 // that would outlast the deadline is not begun: the call returns the failure at once.
+//
+// # Computing what is not cached
+//
+// [GetOrCompute] is read-through with singleflight, in the process and across processes. Of all who miss a key one gets a
+// lease of the cache (10 seconds, [messages.LeaseTime]) and computes. The others look again, after a tenth of a second and
+// then less and less often, up to about once a second. What happens when it does not go so:
+//
+//   - compute fails, or the cache does not take its value: the lease is given back, and one of those who wait computes.
+//   - The process with the lease dies: one of those who wait gets it when it lapses.
+//   - compute takes longer than the lease: another process may compute too. The value is stored unless there is one.
+//   - The key is deleted, cleared or set meanwhile: that ends the lease, and the value is not stored. The callers who wait
+//     in this process get it. A computation that takes longer than the lease does not notice, and stores its value unless
+//     there is one: its TTL then bounds how long it is out of date.
+//   - After 30 seconds of waiting, or Timeout, whoever waits computes without a lease, and stores if there is no value.
+//   - The cache cannot be asked: each process computes, and stores if it can.
+//
+// With [ComputeOptions].Stale a value that has just expired is returned at once, and the process that gets the lease
+// computes in the background, on behalf of its Client: Close waits for that. If it fails, the value stays as stale as it
+// is, and is computed anew by the next who asks for it after the lease has lapsed.
 package client

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -64,21 +65,26 @@ func ExampleGetOrCompute() {
 	url, stop := exampleStack()
 	defer stop()
 	ctx := context.Background()
-	c, err := client.Connect(ctx, client.Config{URL: url, Tenant: "demo"})
-	if err != nil {
-		fmt.Println(err)
-		return
-	}
-	defer func() { _ = c.Close(ctx) }()
-
 	embed := func(context.Context) ([]float64, error) {
 		fmt.Println("asking the model")
 		return []float64{0.25, -1}, nil
 	}
-	for range 2 {
-		vector, err := client.GetOrCompute(ctx, c, client.ComputeOptions{Key: "embedding:hello", TTL: time.Hour}, embed)
-		fmt.Println(vector, err)
+	// For another minute after its hour a vector is still returned, while it is computed anew in the background.
+	options := client.ComputeOptions{Key: "embedding:hello", TTL: time.Hour, Stale: time.Minute}
+	var agents sync.WaitGroup
+	for range 2 { // as two processes would, at the same time
+		agents.Go(func() {
+			c, err := client.Connect(ctx, client.Config{URL: url, Tenant: "demo"})
+			if err != nil {
+				fmt.Println(err)
+				return
+			}
+			defer func() { _ = c.Close(ctx) }()
+			vector, err := client.GetOrCompute(ctx, c, options, embed)
+			fmt.Println(vector, err)
+		})
 	}
+	agents.Wait()
 	// Output:
 	// asking the model
 	// [0.25 -1] <nil>

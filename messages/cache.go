@@ -212,7 +212,8 @@ var CacheDeleteEndpoint = Endpoint[CacheDelete, CacheDeleteReply]{
 type CacheDelete struct {
 	// Key of 1 to 512 bytes.
 	Key string `json:"key" jsonschema:"minLength=1,maxLength=512"`
-	// IfVersion deletes only the entry of this version.
+	// IfVersion deletes only the entry of this version. The lease of the key ends in any case: 1, which no entry has, ends
+	// it and deletes nothing.
 	IfVersion *int64 `json:"if_version,omitzero" jsonschema:"minimum=1"`
 }
 

@@ -115,6 +115,28 @@ func TestWhatEndsALease(t *testing.T) {
 	}
 }
 
+// TestALeaseIsGivenBack: a delete of a version that no entry has ends the lease, and neither a stale value nor a live one.
+func TestALeaseIsGivenBack(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"old"`)})
+	f.expire(t, "k", "5 seconds")
+	wants := messages.CacheGet{Key: "k", Lease: true, StaleSeconds: 60}
+	giveBack := messages.CacheDelete{Key: "k", IfVersion: ptr(int64(1))}
+	holder := f.ask(t, wants)
+	require.NotEmpty(t, holder.Lease)
+	_, err := f.Delete(t.Context(), tenant, giveBack)
+	require.NoError(t, err)
+	next := f.ask(t, wants)
+	require.NotEmpty(t, next.Lease)
+	require.Equal(t, `"old"`, string(next.Value))
+	require.False(t, f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"first"`), Lease: holder.Lease}).Stored)
+	require.True(t, f.set(t, messages.CacheSet{Key: "k", Value: []byte(`"second"`), Lease: next.Lease}).Stored)
+	_, err = f.Delete(t.Context(), tenant, giveBack)
+	require.NoError(t, err)
+	require.Equal(t, `"second"`, string(f.get(t, "k").Value))
+}
+
 // TestEndedLeaseMakesRoom: after a set that ended a lease has expired, the next miss gets one at once.
 func TestEndedLeaseMakesRoom(t *testing.T) {
 	t.Parallel()
