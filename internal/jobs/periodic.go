@@ -25,8 +25,8 @@ const (
 	// maxRun bounds one run; what is left is done at the next tick. It is well below JobTimeout. No batch begins in the last
 	// tenth of it.
 	maxRun = 50 * time.Second
-	// restShare is how many times as long as a batch took a run rests after it, so that requests hardly notice: at 3 the
-	// p99 of gets doubled on two cores, at 9 it did not ("morello bench cleanup").
+	// restShare is how many times as long as a batch took a run rests after it, for the sake of requests: without rests the
+	// p99 of gets was five times the undisturbed one on two cores ("morello bench cleanup", docs/benchmarks.md).
 	restShare = 9
 )
 
