@@ -54,10 +54,13 @@ var rules = []rule{
 	{"transaction_timeout", between(1, messages.MaxTimeout), Warn, "it ends transactions before the longest deadline of a request", "0"},
 }
 
-func is(value string) func(setting) bool    { return func(s setting) bool { return s.Value == value } }
+func is(value string) func(setting) bool { return func(s setting) bool { return s.Value == value } }
+
 func isNot(value string) func(setting) bool { return func(s setting) bool { return s.Value != value } }
-func atMost(n int) func(setting) bool       { return func(s setting) bool { return s.number() <= n } }
-func atLeast(n int) func(setting) bool      { return func(s setting) bool { return s.number() >= n } }
+
+func atMost(n int) func(setting) bool { return func(s setting) bool { return s.number() <= n } }
+
+func atLeast(n int) func(setting) bool { return func(s setting) bool { return s.number() >= n } }
 
 // between is for settings in milliseconds; the end is not included.
 func between(least int, end time.Duration) func(setting) bool {
