@@ -35,11 +35,11 @@ type hotKeys struct {
 	least hotHeap
 }
 
-// hotSlot is a key with the number of its samples, of which error may be another key's.
+// hotSlot is a key with the number of its samples, of which surplus may be another key's.
 type hotSlot struct {
 	entryKey
-	count, error int64
-	index        int // in the heap
+	count, surplus int64
+	index          int // in the heap
 }
 
 func newHotKeys() *hotKeys { return &hotKeys{slots: map[entryKey]*hotSlot{}} }
@@ -66,7 +66,7 @@ func (h *hotKeys) note(key entryKey) {
 	default:
 		slot = h.least[0]
 		delete(h.slots, slot.entryKey)
-		slot.entryKey, slot.error = key, slot.count
+		slot.entryKey, slot.surplus = key, slot.count
 		slot.count++
 		h.slots[key] = slot
 	}
@@ -81,7 +81,7 @@ func (h *hotKeys) take() []hotSlot {
 	h.mu.Unlock()
 	var sure []hotSlot
 	for _, slot := range slots {
-		if slot.count-slot.error >= minHotSamples {
+		if slot.count-slot.surplus >= minHotSamples {
 			sure = append(sure, *slot)
 		}
 	}

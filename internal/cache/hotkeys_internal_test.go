@@ -28,7 +28,7 @@ func TestSketch(t *testing.T) {
 		for key, slot := range h.slots {
 			require.Equal(t, key, slot.entryKey)
 			require.GreaterOrEqual(t, slot.count, truth[key])
-			require.LessOrEqual(t, slot.count-slot.error, truth[key])
+			require.LessOrEqual(t, slot.count-slot.surplus, truth[key])
 		}
 		for key, n := range truth {
 			if n > int64(notes/maxHotKeys) {
