@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 const password = "secret"
 
 // start runs a worker until stop is called, which returns how it ended.
-func start(t *testing.T, cfg config.Config) (stop func() error) {
+func start(t testing.TB, cfg config.Config) (stop func() error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan struct{}), make(chan error, 1)
@@ -62,7 +62,7 @@ func start(t *testing.T, cfg config.Config) (stop func() error) {
 	return stop
 }
 
-func connect(t *testing.T, url string) *bus.Conn {
+func connect(t testing.TB, url string) *bus.Conn {
 	t.Helper()
 	conn, err := bus.Connect(t.Context(), bus.ConnConfig{URL: url, Program: "operator", Instance: "test", Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
