@@ -101,5 +101,17 @@ func Endpoints() []EndpointInfo {
 		CacheGetByTagsEndpoint.Info(),
 		CacheClearEndpoint.Info(),
 		CacheInfoEndpoint.Info(),
+		AgentCreateEndpoint.Info(),
+		AgentGetEndpoint.Info(),
+		AgentUpdateEndpoint.Info(),
+		AgentListEndpoint.Info(),
+		AgentDeleteEndpoint.Info(),
+		WorkflowCreateEndpoint.Info(),
+		WorkflowGetEndpoint.Info(),
+		WorkflowUpdateEndpoint.Info(),
+		WorkflowListEndpoint.Info(),
+		WorkflowDeleteEndpoint.Info(),
+		AuditLogEndpoint.Info(),
+		AuditQueryEndpoint.Info(),
 	}
 }

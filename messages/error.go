@@ -86,6 +86,8 @@ type ErrorDetails struct {
 	Outcome Outcome `json:"outcome,omitzero"`
 	// RetryAfterMS is how long to wait before the next attempt, in milliseconds.
 	RetryAfterMS int64 `json:"retry_after_ms,omitzero"`
+	// Version is the one that is there, of what if_version wanted to be another.
+	Version int64 `json:"version,omitzero"`
 	// ErrorID is the id under which an internal failure was logged.
 	ErrorID string `json:"error_id,omitzero"`
 }

@@ -48,8 +48,15 @@ func (e EventInfo) Subject(tenant string) string { return eventPrefix + tenant +
 func Events() []EventInfo {
 	return []EventInfo{
 		CacheInvalidatedEvent.Info(),
+		AgentCreatedEvent.Info(),
+		AgentUpdatedEvent.Info(),
+		AgentDeletedEvent.Info(),
+		WorkflowCreatedEvent.Info(),
+		WorkflowUpdatedEvent.Info(),
+		WorkflowDeletedEvent.Info(),
 		CacheCleanupEvent.Info(),
 		IdempotencyCleanupEvent.Info(),
+		PartitionMaintenanceEvent.Info(),
 	}
 }
 
@@ -87,6 +94,12 @@ var CacheCleanupEvent = Event[MaintenanceReport]{
 var IdempotencyCleanupEvent = Event[MaintenanceReport]{
 	Name: "maintenance.idempotency_cleanup", Kept: true,
 	Doc: "Replies kept for repeated requests were removed after their time, or their removal failed.",
+}
+
+// PartitionMaintenanceEvent reports a run of the job partition_maintenance.
+var PartitionMaintenanceEvent = Event[MaintenanceReport]{
+	Name: "maintenance.partition_maintenance", Kept: true,
+	Doc: "Partitions of the audit trail were made, or what is past its retention was removed, or that failed.",
 }
 
 // MaintenanceReport is what a periodic job publishes when it did something or failed. A long run may be reported in

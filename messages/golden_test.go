@@ -54,7 +54,8 @@ func (g golden) files(t *testing.T) map[string][]byte {
 }
 
 // nothingRequired are the messages whose fields are all optional.
-var nothingRequired = []string{"cache.keys.request", "cache.clear.request", "cache.info.request"}
+var nothingRequired = []string{"cache.keys.request", "cache.clear.request", "cache.info.request",
+	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request"}
 
 // TestGoldens: every message reads as its type, and is written as the same text.
 func TestGoldens(t *testing.T) {
@@ -188,6 +189,13 @@ func TestSchemasRefuse(t *testing.T) {
 		{"cache.set_many", `{"entries":[{"key":"k","value":1,"more":1}]}`},
 		{"cache.get_many", `{"keys":[]}`},
 		{"cache.delete", `{"key":"k","if_version":0}`},
+		{"agent.create", `{}`},
+		{"agent.create", `{"name":"n","autonomy_level":6}`},
+		{"agent.create", `{"name":"n","status":"gone"}`},
+		{"agent.update", `{"agent_id":"a","if_version":0}`},
+		{"workflow.create", `{"name":"n"}`},
+		{"workflow.list", `{"status":"done"}`},
+		{"audit.log", `{"event_type":"e","actor":"a","resource_type":"t"}`},
 	} {
 		require.Error(t, compileSchema(t, messages.RequestSchema(c.endpoint)).Validate(parse(t, c.request)), "%s %.100s", c.endpoint, c.request)
 	}
@@ -224,6 +232,9 @@ func TestErrorGoldens(t *testing.T) {
 			Code: messages.CodeOverloaded, Message: "this worker has its limit of 1024 requests at work",
 			Details: messages.ErrorDetails{RetryAfterMS: 100},
 		}).Body(false),
+		"error.conflict.json": (&messages.Error{
+			Code: messages.CodeConflict, Message: "has version 4, not 3", Details: messages.ErrorDetails{Field: "if_version", Version: 4},
+		}).Body(true),
 		"error.internal.json": (&messages.Error{
 			Code: messages.CodeInternal, Message: "internal error",
 			Details: messages.ErrorDetails{ErrorID: "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"},

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"reflect"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
@@ -227,6 +228,9 @@ func limitField(path string) string {
 func typeName(t reflect.Type) string {
 	if t == nil {
 		return "of another type"
+	}
+	if t == reflect.TypeFor[time.Time]() {
+		return "a time such as 2026-01-31T09:30:00Z (RFC 3339)"
 	}
 	switch t.Kind() {
 	case reflect.Pointer:

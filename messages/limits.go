@@ -9,6 +9,17 @@ const (
 	MaxTagBytes        = 128
 	MaxBatchKeys       = 1000
 	MaxCacheValueBytes = 4 << 20
+	// MaxNameBytes bounds ids, names and the like.
+	MaxNameBytes = 200
+	// MaxDescriptionBytes bounds descriptions; full text search indexes all of them.
+	MaxDescriptionBytes = 16 << 10
+	MaxQueryBytes       = 1000
+	MaxMetadataBytes    = 16 << 10
+	// MaxRegistryJSONBytes bounds capabilities, model_config and definition, each.
+	MaxRegistryJSONBytes = 1 << 20
+	MaxAutonomyLevel     = 5
+	MaxAuditDetailsBytes = 64 << 10
+	MaxUserAgentBytes    = 512
 	// MaxPayload is the max_payload that the NATS server should have. A lower one bounds values and replies before the limits
 	// below do.
 	MaxPayload = 8 << 20

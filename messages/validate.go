@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 )
 
@@ -19,6 +20,77 @@ func checkString(field, value string, limit int) error {
 		return Invalid(field, "must not hold the character U+0000")
 	}
 	return nil
+}
+
+func checkName(field, name string) error { return checkString(field, name, MaxNameBytes) }
+
+// checkOptional is checkName for what may be absent, which is the same as empty.
+func checkOptional(field, name string) error {
+	if name == "" {
+		return nil
+	}
+	return checkName(field, name)
+}
+
+func checkQuery(field, query string) error {
+	if query == "" {
+		return nil
+	}
+	return checkString(field, query, MaxQueryBytes)
+}
+
+// checkNaming checks a name and a description, those that are given.
+func checkNaming(name, description *string) error {
+	if name != nil {
+		if err := checkName("name", *name); err != nil {
+			return err
+		}
+	}
+	switch {
+	case description == nil:
+	case len(*description) > MaxDescriptionBytes:
+		return TooLarge("description", MaxDescriptionBytes, fmt.Sprintf("the text has %d bytes", len(*description)))
+	case strings.IndexByte(*description, 0) >= 0:
+		return Invalid("description", "must not hold the character U+0000")
+	}
+	return nil
+}
+
+// checkIDOrName wants exactly one of them.
+func checkIDOrName(idField, id, name string) error {
+	if (id == "") == (name == "") {
+		return Invalid(idField, "exactly one of %s and name must be given", idField)
+	}
+	if err := checkOptional(idField, id); err != nil {
+		return err
+	}
+	return checkOptional("name", name)
+}
+
+func checkIfVersion(version *int64) error {
+	if version != nil && *version < 1 {
+		return Invalid("if_version", "must be 1 or more: that is the version of what is new")
+	}
+	return nil
+}
+
+// isObject reports whether an object was given: null is the same as absent.
+func isObject(value jsontext.Value) bool { return value != nil && value.Kind() != 'n' }
+
+// namedField is a field of an update, and whether the update names it.
+type namedField struct {
+	name  string
+	given bool
+}
+
+func namesOf(fields []namedField) []string {
+	var names []string
+	for _, field := range fields {
+		if field.given {
+			names = append(names, field.name)
+		}
+	}
+	return names
 }
 
 func checkKey(field, key string) error { return checkString(field, key, MaxKeyBytes) }
