@@ -109,6 +109,16 @@ func SQLState(err error) string {
 	return ""
 }
 
+// ViolatedConstraint returns the name of the constraint, or unique index, that a statement violated; empty when err is
+// something else.
+func ViolatedConstraint(err error) string {
+	var server *pgconn.PgError
+	if errors.As(err, &server) {
+		return server.ConstraintName
+	}
+	return ""
+}
+
 // NotApplied reports whether err is unavailable with the certainty that nothing was changed.
 func NotApplied(err error) bool {
 	var known *messages.Error

@@ -1,0 +1,36 @@
+package postgres
+
+import (
+	"strconv"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-cherry/morello/messages"
+)
+
+// PlanEachTime as the first argument of a query has it planned anew with its arguments. A list with filters that may be
+// absent, as in ($3 = ” OR status = $3), is one statement then, whose conditions on absent filters vanish in the plan; a
+// plan for all arguments would use no index.
+const PlanEachTime = pgx.QueryExecModeCacheDescribe
+
+// PageSQL makes the statement of a list of its candidates: a SELECT of rows with a column size_bytes, without ORDER BY and
+// LIMIT. It reads the columns of the first $2 rows in order, or as many as have 1 MiB together; one row is a page, whatever
+// its size. Of rows that do not fit, nothing but the size is read. CollectPage reads its result.
+func PageSQL(columns, order, candidates string) string {
+	return `
+		SELECT ` + columns + `, found
+		FROM (
+			SELECT *, row_number() OVER page AS place, sum(size_bytes) OVER page AS bytes, count(*) OVER () AS found
+			FROM (` + candidates + ` ORDER BY ` + order + ` LIMIT $2 + 1) AS candidate
+			WINDOW page AS (ORDER BY ` + order + `)
+		) AS sized
+		WHERE place <= $2 AND (place = 1 OR bytes <= ` + strconv.Itoa(messages.MaxPageBytes) + `)
+		ORDER BY place`
+}
+
+// CollectPage reads the rows of a page, and reports whether there are more. scan scans the columns and what follows them.
+func CollectPage[Row any](rows pgx.Rows, scan func(row pgx.CollectableRow, following ...any) (Row, error)) (page []Row, more bool, err error) {
+	var found int
+	page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return scan(row, &found) })
+	return page, found > len(page), err
+}
