@@ -1,0 +1,44 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/riverqueue/river"
+	"github.com/riverqueue/river/riverdriver/riverpgxv5"
+
+	"github.com/ai-cherry/morello/internal/postgres"
+)
+
+// Args are the arguments of a job: ids, never data. Kind names the job.
+type Args = river.JobArgs
+
+// Inserter inserts jobs in the transactions of others. It runs none, never leads and has no connection of its own. Every
+// scheduler must know the kinds that it inserts.
+type Inserter struct{ river *river.Client[pgx.Tx] }
+
+// NewInserter returns an inserter.
+func NewInserter(log *slog.Logger) (*Inserter, error) {
+	client, err := river.NewClient(riverpgxv5.New(nil), &river.Config{Schema: postgres.RiverSchema, Logger: log})
+	if err != nil {
+		return nil, fmt.Errorf("configuring River: %w", err)
+	}
+	return &Inserter{client}, nil
+}
+
+// Insert inserts a job in the transaction that db must be, and returns its id: the job is there exactly if the transaction
+// commits. After an error the transaction can only be rolled back.
+func (i *Inserter) Insert(ctx context.Context, db postgres.Querier, args Args) (jobID int64, err error) {
+	tx, ok := db.(pgx.Tx)
+	if !ok {
+		return 0, errors.New("a job is inserted in a transaction only")
+	}
+	inserted, err := i.river.InsertTx(ctx, tx, args, nil)
+	if err != nil {
+		return 0, fmt.Errorf("inserting a job of kind %s: %w", args.Kind(), err)
+	}
+	return inserted.Job.ID, nil
+}

@@ -1,0 +1,119 @@
+package registry
+
+import (
+	"context"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+type (
+	// list is what a cursor is valid for, place where its page begins: after this row.
+	list struct {
+		Operation, Tenant string
+		Filters           any
+	}
+	place struct {
+		At time.Time `json:"at"`
+		ID string    `json:"id"`
+	}
+)
+
+// before returns the place as arguments: all rows come before the end of an empty one, which is the first page.
+func (p place) before() (at pgtype.Timestamptz, id string) {
+	if p.At.IsZero() {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, ""
+	}
+	return pgtype.Timestamptz{Time: p.At, Valid: true}, p.ID
+}
+
+// readPage reads the page after the cursor, and makes the next one.
+func readPage[Row any](
+	ctx context.Context, s *Service, here list, cursor string,
+	read func(ctx context.Context, db postgres.Querier, from place) ([]Row, bool, error), placeOf func(last Row) place,
+) (page []Row, next string, err error) {
+	var from place
+	if err := postgres.DecodeCursor(cursor, here, &from); err != nil {
+		return nil, "", err
+	}
+	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
+		return nil, "", err
+	}
+	var more bool
+	page, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (rows []Row, err error) {
+		rows, more, err = read(ctx, db, from)
+		return rows, err
+	})
+	if err == nil && more {
+		next, err = postgres.EncodeCursor(here, placeOf(page[len(page)-1]))
+	}
+	return append([]Row{}, page...), next, err
+}
+
+var agentsSQL = postgres.PageSQL(agentColumns, `created_at DESC, agent_id DESC`, `
+	SELECT * FROM morello.agent
+	WHERE tenant = $1 AND (created_at, agent_id) < ($3, $4)
+		AND ($5::text IS NULL OR status = $5)
+		AND ($6 = '' OR type = $6)
+		AND ($7 = '' OR morello.registry_words(tenant, name, description) @@ morello.registry_query($1, $7))`)
+
+// ListAgents lists agents, the most recently created first: a range of an index, or the matches of the words, sorted.
+func (s *Service) ListAgents(ctx context.Context, tenant string, m messages.AgentList) (messages.AgentListReply, error) {
+	filters := m
+	filters.Page = messages.Page{}
+	agents, next, err := readPage(ctx, s, list{messages.AgentListEndpoint.Name, tenant, filters}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Agent, bool, error) {
+			at, id := from.before()
+			rows, err := db.Query(ctx, agentsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Type, m.Query)
+			if err != nil {
+				return nil, false, err
+			}
+			return postgres.CollectPage(rows, scanAgent)
+		}, func(last messages.Agent) place { return place{last.CreatedAt, last.AgentID} })
+	return messages.AgentListReply{Agents: agents, NextCursor: next}, err
+}
+
+const workflowOrder = `created_at DESC, workflow_id DESC`
+
+var (
+	workflowsSQL = postgres.PageSQL(workflowColumns, workflowOrder, `
+		SELECT * FROM morello.workflow
+		WHERE tenant = $1 AND (created_at, workflow_id) < ($3, $4)
+			AND ($5::text IS NULL OR status = $5)
+			AND ($6 = '' OR morello.registry_words(tenant, name, description) @@ morello.registry_query($1, $6))`)
+
+	// taggedSQL reads a range of workflow_tag, whose order is that of the list.
+	taggedSQL = postgres.PageSQL(workflowColumns, workflowOrder, `
+		SELECT w.* FROM morello.workflow_tag AS t JOIN morello.workflow AS w USING (tenant, workflow_id, created_at)
+		WHERE t.tenant = $1 AND t.tag = $7 AND (t.created_at, t.workflow_id) < ($3, $4) AND w.tags @> ARRAY[$7]
+			AND ($5::text IS NULL OR w.status = $5)
+			AND ($6 = '' OR morello.registry_words(w.tenant, w.name, w.description) @@ morello.registry_query($1, $6))`)
+)
+
+// ListWorkflows lists workflows, the most recently created first: a range of an index, or the matches of the words, sorted.
+func (s *Service) ListWorkflows(ctx context.Context, tenant string, m messages.WorkflowList) (messages.WorkflowListReply, error) {
+	filters := m
+	filters.Page = messages.Page{}
+	workflows, next, err := readPage(ctx, s, list{messages.WorkflowListEndpoint.Name, tenant, filters}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Workflow, bool, error) {
+			rows, err := queryWorkflows(ctx, db, tenant, m, from)
+			if err != nil {
+				return nil, false, err
+			}
+			return postgres.CollectPage(rows, scanWorkflow)
+		}, func(last messages.Workflow) place { return place{last.CreatedAt, last.WorkflowID} })
+	return messages.WorkflowListReply{Workflows: workflows, NextCursor: next}, err
+}
+
+func queryWorkflows(ctx context.Context, db postgres.Querier, tenant string, m messages.WorkflowList, from place) (pgx.Rows, error) {
+	at, id := from.before()
+	if m.Tag == "" {
+		return db.Query(ctx, workflowsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Query)
+	}
+	return db.Query(ctx, taggedSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Query, m.Tag)
+}
