@@ -25,7 +25,7 @@ const (
 type MaintenanceConfig struct {
 	// Every is the period.
 	Every time.Duration
-	// Retention is how long entries are kept, in days of 24 hours. Defaults to for ever.
+	// RetentionDays is how long entries are kept, in days of 24 hours. Defaults to for ever.
 	RetentionDays int
 }
 

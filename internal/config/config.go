@@ -38,6 +38,7 @@ type Config struct {
 	MaxInFlight        int    `env:"MAX_IN_FLIGHT" envDefault:"1024" doc:"requests at work in one worker, at most; half of them for one tenant"`
 	CacheDurable       bool   `env:"CACHE_DURABLE" envDefault:"false" doc:"true: the cache outlives a crash of PostgreSQL, and sets wait for the disk; takes effect with morello migrate up"`
 	CacheMaxBytes      int64  `env:"CACHE_MAX_BYTES" envDefault:"0" doc:"bytes of cache entries, of all tenants, over which the oldest are evicted; 0 for no bound"`
+	AuditRetentionDays int    `env:"AUDIT_RETENTION_DAYS" envDefault:"0" doc:"days after which entries of the audit trail are deleted; 0 to keep them for ever"`
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat          string `env:"LOG_FORMAT" envDefault:"text" doc:"text or json"`
 
@@ -50,8 +51,9 @@ type Config struct {
 
 // defaultJobEvery lists the periodic jobs: MORELLO_JOB_<KIND>_EVERY changes the period of one.
 var defaultJobEvery = map[string]time.Duration{
-	"cache_cleanup":       time.Minute,
-	"idempotency_cleanup": time.Hour,
+	"cache_cleanup":         time.Minute,
+	"idempotency_cleanup":   time.Hour,
+	"partition_maintenance": 24 * time.Hour,
 }
 
 // minJobEvery is the shortest period of a periodic job.
@@ -179,6 +181,9 @@ func (c *Config) check() error {
 	if c.CacheMaxBytes < 0 || c.CacheMaxBytes > 0 && c.CacheMaxBytes < minCacheMaxBytes {
 		errs = append(errs, fmt.Errorf("MORELLO_CACHE_MAX_BYTES must be 0 for no bound, or at least %d (16 MiB)", minCacheMaxBytes))
 	}
+	if c.AuditRetentionDays < 0 || c.AuditRetentionDays > maxAuditRetentionDays {
+		errs = append(errs, fmt.Errorf("MORELLO_AUDIT_RETENTION_DAYS must be 0 to keep entries for ever, or 1 to %d", maxAuditRetentionDays))
+	}
 	if !slices.Contains([]string{"debug", "info", "warn", "error"}, c.LogLevel) {
 		errs = append(errs, errors.New("MORELLO_LOG_LEVEL must be debug, info, warn or error"))
 	}
@@ -196,6 +201,9 @@ func (c *Config) check() error {
 
 // minCacheMaxBytes is a cache that holds a few of the largest values.
 const minCacheMaxBytes = 16 << 20
+
+// maxAuditRetentionDays is a hundred years.
+const maxAuditRetentionDays = 36_500
 
 // HealthOff as HealthAddr serves no health endpoints.
 const HealthOff = "off"

@@ -42,9 +42,10 @@ func TestDefaults(t *testing.T) {
 	require.LessOrEqual(t, c.PoolCeiling, maxPoolCeiling)
 	require.False(t, c.CacheDurable)
 	require.Zero(t, c.CacheMaxBytes)
+	require.Zero(t, c.AuditRetentionDays)
 	require.Equal(t, "info", c.LogLevel)
 	require.Equal(t, "text", c.LogFormat)
-	require.Equal(t, map[string]time.Duration{"cache_cleanup": time.Minute, "idempotency_cleanup": time.Hour}, c.JobEvery)
+	require.Equal(t, map[string]time.Duration{"cache_cleanup": time.Minute, "idempotency_cleanup": time.Hour, "partition_maintenance": 24 * time.Hour}, c.JobEvery)
 	require.Empty(t, c.Unknown())
 	for _, s := range c.Settings() {
 		want := "default"
@@ -68,6 +69,7 @@ func TestEnvironment(t *testing.T) {
 		"MORELLO_POOL_CEILING": "7", "MORELLO_MAX_IN_FLIGHT": "8", "MORELLO_LOG_LEVEL": "debug", "MORELLO_LOG_FORMAT": "json",
 		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216",
 		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m",
+		"MORELLO_JOB_PARTITION_MAINTENANCE_EVERY": "6h", "MORELLO_AUDIT_RETENTION_DAYS": "365",
 	}
 	names := len(given)
 	c, err := load(given)
@@ -90,9 +92,10 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, 8, c.MaxInFlight)
 	require.True(t, c.CacheDurable)
 	require.EqualValues(t, 16<<20, c.CacheMaxBytes)
+	require.Equal(t, 365, c.AuditRetentionDays)
 	require.Equal(t, "debug", c.LogLevel)
 	require.Equal(t, "json", c.LogFormat)
-	require.Equal(t, map[string]time.Duration{"cache_cleanup": 90 * time.Second, "idempotency_cleanup": 90 * time.Minute}, c.JobEvery)
+	require.Equal(t, map[string]time.Duration{"cache_cleanup": 90 * time.Second, "idempotency_cleanup": 90 * time.Minute, "partition_maintenance": 6 * time.Hour}, c.JobEvery)
 }
 
 // TestLoad reads the real environment. It cannot run in parallel: the environment is the process's.
@@ -218,6 +221,10 @@ func TestBounds(t *testing.T) {
 		{"MORELLO_CACHE_MAX_BYTES", "16777215", false},
 		{"MORELLO_CACHE_MAX_BYTES", "16777216", true},
 		{"MORELLO_CACHE_MAX_BYTES", "-1", false},
+		{"MORELLO_AUDIT_RETENTION_DAYS", "-1", false},
+		{"MORELLO_AUDIT_RETENTION_DAYS", "1", true},
+		{"MORELLO_AUDIT_RETENTION_DAYS", "36500", true},
+		{"MORELLO_AUDIT_RETENTION_DAYS", "36501", false},
 		{"MORELLO_LOG_LEVEL", "warn", true},
 		{"MORELLO_LOG_LEVEL", "WARN", false},
 		{"MORELLO_HTTP_ADDR", ":8080", true},

@@ -7,11 +7,13 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/ai-cherry/morello/internal/audit"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
+	"github.com/ai-cherry/morello/internal/registry"
 )
 
 const (
@@ -64,5 +66,13 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
 	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
+	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
+		Every: cfg.JobEvery["partition_maintenance"], RetentionDays: cfg.AuditRetentionDays,
+	}))
+	jobs.AddBatched(set, registry.NewCascade(ownedByAgents()...))
 	return set
 }
+
+// ownedByAgents lists what agent.delete with cascade deletes: every capability that keeps something of an agent has a
+// function here.
+func ownedByAgents() []registry.DeleteOwned { return nil }

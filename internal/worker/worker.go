@@ -6,12 +6,16 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
+	"github.com/ai-cherry/morello/internal/audit"
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
+	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
+	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -57,10 +61,17 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 			}
 		},
 	})
+	inserter, err := jobs.NewInserter(p.Log)
+	if err != nil {
+		return nil, err
+	}
+	registries := registry.New(p.Pool, registry.Config{Audit: audit.InsertFrom, InsertJob: inserter.Insert, Events: events})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
 	serverConfig := p.ServerConfig()
 	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
-	server := bus.NewServer(p.Conn, serverConfig, caches.Endpoints())
+	server := bus.NewServer(p.Conn, serverConfig, slices.Concat(
+		caches.Endpoints(), registries.Endpoints(), audit.New(p.Pool).Endpoints(),
+	))
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
 		caches.Close(ctx)
