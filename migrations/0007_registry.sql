@@ -19,7 +19,8 @@ CREATE FUNCTION morello.registry_query(tenant text, query text) RETURNS tsquery
 $$;
 -- +goose StatementEnd
 
--- size_bytes is about what the row has in a reply. Lists go by (created_at, id), which never change.
+-- size_bytes is about what the row has in a reply. Lists go by (created_at, id), which never change. Without fastupdate no
+-- list of words waits in front of their index, through which every search would have to go.
 CREATE TABLE morello.agent (
     tenant         text COLLATE "C" NOT NULL,
     agent_id       text COLLATE "C" NOT NULL,
@@ -42,7 +43,7 @@ CREATE UNIQUE INDEX agent_name ON morello.agent (tenant, name);
 CREATE INDEX agent_created_at ON morello.agent (tenant, created_at, agent_id);
 CREATE INDEX agent_status ON morello.agent (tenant, status, created_at, agent_id);
 CREATE INDEX agent_type ON morello.agent (tenant, type, created_at, agent_id);
-CREATE INDEX agent_words ON morello.agent USING gin (morello.registry_words(tenant, name, description));
+CREATE INDEX agent_words ON morello.agent USING gin (morello.registry_words(tenant, name, description)) WITH (fastupdate = off);
 
 CREATE TABLE morello.workflow (
     tenant      text COLLATE "C" NOT NULL,
@@ -64,7 +65,7 @@ CREATE TABLE morello.workflow (
 CREATE INDEX workflow_name ON morello.workflow (tenant, name, created_at, workflow_id);
 CREATE INDEX workflow_created_at ON morello.workflow (tenant, created_at, workflow_id);
 CREATE INDEX workflow_status ON morello.workflow (tenant, status, created_at, workflow_id);
-CREATE INDEX workflow_words ON morello.workflow USING gin (morello.registry_words(tenant, name, description));
+CREATE INDEX workflow_words ON morello.workflow USING gin (morello.registry_words(tenant, name, description)) WITH (fastupdate = off);
 
 -- One row for each tag of a workflow, in the order of lists. A row may outlive its tag when two updates of a workflow
 -- overlap: readers compare with the workflow.
