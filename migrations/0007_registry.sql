@@ -2,20 +2,27 @@
 
 -- +goose Up
 
--- The words of a name and a description, for full text search, and the tenant as a word that no text has, because it
--- begins with a space: an index on it looks only at what is the tenant's. A text of 16 KiB is far from the limit of a
--- tsvector, 1 MB.
+-- The words of a name and a description, for full text search, and as words that no text has, because they begin with a
+-- space, the tenant and the tags: an index on them looks only at what is the tenant's and has the tag. A text of 16 KiB is
+-- far from the limit of a tsvector, 1 MB. The cost is that of a long text: at the default the planner computed it for every
+-- row of a tenant rather than use the index.
 -- +goose StatementBegin
-CREATE FUNCTION morello.registry_words(tenant text, name text, description text) RETURNS tsvector
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT to_tsvector('pg_catalog.simple', name || ' ' || description) || array_to_tsvector(ARRAY[' ' || tenant])
+CREATE FUNCTION morello.registry_words(tenant text, name text, description text, tags text[]) RETURNS tsvector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 AS $$
+    SELECT to_tsvector('pg_catalog.simple', name || ' ' || description)
+        || array_to_tsvector(ARRAY[' ' || tenant] || ARRAY(SELECT ' #' || tag FROM unnest(tags) AS tag))
 $$;
 -- +goose StatementEnd
+-- What searches the words: as web searches have it, and of a tag if it is not empty. A query without a word finds nothing.
 -- +goose StatementBegin
-CREATE FUNCTION morello.registry_query(tenant text, query text) RETURNS tsquery
+CREATE FUNCTION morello.registry_query(tenant text, query text, tag text) RETURNS tsquery
     LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT CASE WHEN numnode(websearch_to_tsquery('pg_catalog.simple', query)) = 0 THEN ''::tsquery -- no word: finds nothing
-        ELSE (''' ' || tenant || '''')::tsquery && websearch_to_tsquery('pg_catalog.simple', query) END
+    SELECT CASE
+        WHEN numnode(websearch_to_tsquery('pg_catalog.simple', query)) = 0 THEN ''::tsquery
+        WHEN tag = '' THEN (''' ' || tenant || '''')::tsquery && websearch_to_tsquery('pg_catalog.simple', query)
+        ELSE (''' ' || tenant || ''' & '' #' || replace(replace(tag, '\', '\\'), '''', '''''') || '''')::tsquery
+            && websearch_to_tsquery('pg_catalog.simple', query)
+        END
 $$;
 -- +goose StatementEnd
 
@@ -43,7 +50,7 @@ CREATE UNIQUE INDEX agent_name ON morello.agent (tenant, name);
 CREATE INDEX agent_created_at ON morello.agent (tenant, created_at, agent_id);
 CREATE INDEX agent_status ON morello.agent (tenant, status, created_at, agent_id);
 CREATE INDEX agent_type ON morello.agent (tenant, type, created_at, agent_id);
-CREATE INDEX agent_words ON morello.agent USING gin (morello.registry_words(tenant, name, description)) WITH (fastupdate = off);
+CREATE INDEX agent_words ON morello.agent USING gin (morello.registry_words(tenant, name, description, '{}')) WITH (fastupdate = off);
 
 CREATE TABLE morello.workflow (
     tenant      text COLLATE "C" NOT NULL,
@@ -65,9 +72,9 @@ CREATE TABLE morello.workflow (
 CREATE INDEX workflow_name ON morello.workflow (tenant, name, created_at, workflow_id);
 CREATE INDEX workflow_created_at ON morello.workflow (tenant, created_at, workflow_id);
 CREATE INDEX workflow_status ON morello.workflow (tenant, status, created_at, workflow_id);
-CREATE INDEX workflow_words ON morello.workflow USING gin (morello.registry_words(tenant, name, description)) WITH (fastupdate = off);
+CREATE INDEX workflow_words ON morello.workflow USING gin (morello.registry_words(tenant, name, description, tags)) WITH (fastupdate = off);
 
--- One row for each tag of a workflow, in the order of lists. A row may outlive its tag when two updates of a workflow
+-- One row for each tag of a workflow, in the order of lists, for those that name a tag and no words. A row may outlive its tag when two updates of a workflow
 -- overlap: readers compare with the workflow.
 CREATE TABLE morello.workflow_tag (
     tenant      text COLLATE "C" NOT NULL,

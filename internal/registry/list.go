@@ -60,7 +60,7 @@ var agentsSQL = postgres.PageSQL(agentColumns, `created_at DESC, agent_id DESC`,
 	WHERE tenant = $1 AND (created_at, agent_id) < ($3, $4)
 		AND ($5::text IS NULL OR status = $5)
 		AND ($6 = '' OR type = $6)
-		AND ($7 = '' OR morello.registry_words(tenant, name, description) @@ morello.registry_query($1, $7))`)
+		AND ($7 = '' OR morello.registry_words(tenant, name, description, '{}') @@ morello.registry_query($1, $7, ''))`)
 
 // ListAgents lists agents, the most recently created first: a range of an index, or the matches of the words, sorted.
 func (s *Service) ListAgents(ctx context.Context, tenant string, m messages.AgentList) (messages.AgentListReply, error) {
@@ -81,18 +81,21 @@ func (s *Service) ListAgents(ctx context.Context, tenant string, m messages.Agen
 const workflowOrder = `created_at DESC, workflow_id DESC`
 
 var (
+	// workflowsSQL finds a tag together with words in the index of words; without them it is for lists without a tag.
 	workflowsSQL = postgres.PageSQL(workflowColumns, workflowOrder, `
 		SELECT * FROM morello.workflow
 		WHERE tenant = $1 AND (created_at, workflow_id) < ($3, $4)
 			AND ($5::text IS NULL OR status = $5)
-			AND ($6 = '' OR morello.registry_words(tenant, name, description) @@ morello.registry_query($1, $6))`)
+			AND ($6 = '' OR morello.registry_words(tenant, name, description, tags) @@ morello.registry_query($1, $6, $7))`)
 
-	// taggedSQL reads a range of workflow_tag, whose order is that of the list.
+	// taggedSQL reads a range of workflow_tag, whose order is that of the list. It compares with the workflow's own tags in
+	// words that the planner takes for nothing: another "has the tag" would have it expect few, and scan the tables.
 	taggedSQL = postgres.PageSQL(workflowColumns, workflowOrder, `
-		SELECT w.* FROM morello.workflow_tag AS t JOIN morello.workflow AS w USING (tenant, workflow_id, created_at)
-		WHERE t.tenant = $1 AND t.tag = $7 AND (t.created_at, t.workflow_id) < ($3, $4) AND w.tags @> ARRAY[$7]
-			AND ($5::text IS NULL OR w.status = $5)
-			AND ($6 = '' OR morello.registry_words(w.tenant, w.name, w.description) @@ morello.registry_query($1, $6))`)
+		SELECT w.workflow_id, w.name, w.description, w.definition, w.status, w.tags, w.created_by, w.metadata, w.version,
+			t.created_at, w.updated_at, w.size_bytes
+		FROM morello.workflow_tag AS t JOIN morello.workflow AS w USING (tenant, workflow_id)
+		WHERE t.tenant = $1 AND t.tag = $6 AND (t.created_at, t.workflow_id) < ($3, $4) AND array_position(w.tags, $6) IS NOT NULL
+			AND ($5::text IS NULL OR w.status = $5)`)
 )
 
 // ListWorkflows lists workflows, the most recently created first: a range of an index, or the matches of the words, sorted.
@@ -112,8 +115,8 @@ func (s *Service) ListWorkflows(ctx context.Context, tenant string, m messages.W
 
 func queryWorkflows(ctx context.Context, db postgres.Querier, tenant string, m messages.WorkflowList, from place) (pgx.Rows, error) {
 	at, id := from.before()
-	if m.Tag == "" {
-		return db.Query(ctx, workflowsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Query)
+	if m.Tag != "" && m.Query == "" {
+		return db.Query(ctx, taggedSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Tag)
 	}
-	return db.Query(ctx, taggedSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Query, m.Tag)
+	return db.Query(ctx, workflowsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Query, m.Tag)
 }

@@ -79,7 +79,7 @@ func TestListAgents(t *testing.T) {
 		{messages.AgentList{Query: "papers", Type: "writer", Status: new(messages.AgentInactive)}, "c"},
 		{messages.AgentList{Query: "acme"}, "b"}, // the tenant's name is a word like any other
 		{messages.AgentList{Query: "other"}, ""},
-		{messages.AgentList{Query: "!!! --- &|"}, ""}, // no word finds nothing
+		{messages.AgentList{Query: "!!! --- &|"}, ""},              // no word finds nothing
 		{messages.AgentList{Query: `' | ' acme' & <-> :* (`}, "b"}, // no operators but those of web searches
 		{messages.AgentList{Query: strings.Repeat("x ", 500)}, ""},
 	} {
@@ -90,9 +90,10 @@ func TestListAgents(t *testing.T) {
 func TestListWorkflows(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	odd := `it's a "tag" \ & | ! ' :*`
 	f.createWorkflow(t, messages.WorkflowCreate{WorkflowID: "a", Name: "Weekly report", Tags: []string{"weekly", "sales"}})
 	f.createWorkflow(t, messages.WorkflowCreate{WorkflowID: "b", Name: "Weekly backup", Tags: []string{"weekly"}, Status: new(messages.WorkflowActive)})
-	f.createWorkflow(t, messages.WorkflowCreate{WorkflowID: "c", Name: "Report", Description: "once"})
+	f.createWorkflow(t, messages.WorkflowCreate{WorkflowID: "c", Name: "Report", Description: "once", Tags: []string{odd}})
 	_, err := f.CreateWorkflow(t.Context(), "other", messages.WorkflowCreate{WorkflowID: "a", Name: "Weekly", Definition: []byte(`1`), Tags: []string{"weekly"}})
 	require.NoError(t, err)
 	for _, c := range []struct {
@@ -107,6 +108,11 @@ func TestListWorkflows(t *testing.T) {
 		{messages.WorkflowList{Tag: "weekly", Status: new(messages.WorkflowActive)}, "b"},
 		{messages.WorkflowList{Query: "report"}, "c a"},
 		{messages.WorkflowList{Query: "report", Tag: "weekly"}, "a"},
+		{messages.WorkflowList{Query: "once", Tag: odd}, "c"},
+		{messages.WorkflowList{Query: "report", Tag: odd}, "c"},
+		{messages.WorkflowList{Tag: odd}, "c"},
+		{messages.WorkflowList{Query: "weekly or once", Tag: "sales"}, "a"},
+		{messages.WorkflowList{Query: "sales"}, ""}, // a tag is no word
 		{messages.WorkflowList{Query: "report", Tag: "weekly", Status: new(messages.WorkflowActive)}, ""},
 	} {
 		require.Equal(t, c.want, workflowIDs(f.workflows(t, c.m).Workflows), "%+v", c.m)
@@ -235,10 +241,11 @@ func TestListsUseIndexes(t *testing.T) {
 		"agents by type":     {registry.AgentsSQL, "agent_type", []any{none, "type-7", ""}},
 		"agents by words":    {registry.AgentsSQL, "agent_words", []any{none, "", "rare77"}},
 		"agents by absence":  {registry.AgentsSQL, "agent_", []any{none, "", "-common"}},
-		"workflows":          {registry.WorkflowsSQL, "workflow_created_at", []any{none, ""}},
-		"workflows by state": {registry.WorkflowsSQL, "workflow_status", []any{new("failed"), ""}},
-		"workflows by words": {registry.WorkflowsSQL, "workflow_words", []any{none, "rare77"}},
-		"workflows by tag":   {registry.TaggedSQL, "workflow_tag_tag", []any{none, "", "type-7"}},
+		"workflows":          {registry.WorkflowsSQL, "workflow_created_at", []any{none, "", ""}},
+		"workflows by state": {registry.WorkflowsSQL, "workflow_status", []any{new("failed"), "", ""}},
+		"workflows by words": {registry.WorkflowsSQL, "workflow_words", []any{none, "rare77", ""}},
+		"words and a tag":    {registry.WorkflowsSQL, "workflow_words", []any{none, "common", "type-7"}},
+		"workflows by tag":   {registry.TaggedSQL, "workflow_tag_tag", []any{none, "type-7"}},
 	} {
 		plan := f.explain(t, c.sql, append([]any{tenant, 100, first, ""}, c.args...)...)
 		require.NotContains(t, plan, "Seq Scan", "%s:\n%s", name, plan)
