@@ -178,6 +178,32 @@ func TestAppendOnly(t *testing.T) {
 	require.Equal(t, 2, f.count(t, `SELECT count(*) FROM morello.audit_entry`))
 }
 
+// TestRolesThatOwnNothing: a worker's role needs INSERT and SELECT, the scheduler's EXECUTE of three functions.
+func TestRolesThatOwnNothing(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.insertOld(t, 3, "300 days")
+	f.exec(t, `DROP TABLE morello.audit_entry_`+f.month(t, 3))
+	worker, scheduler := fmt.Sprintf("audit_worker_%d", time.Now().UnixNano()), fmt.Sprintf("audit_scheduler_%d", time.Now().UnixNano())
+	f.exec(t, `CREATE ROLE `+worker)
+	f.exec(t, `CREATE ROLE `+scheduler)
+	defer func() {
+		_, err := f.db.Exec(context.Background(), fmt.Sprintf(`RESET ROLE; DROP OWNED BY %[1]s, %[2]s; DROP ROLE %[1]s, %[2]s`, worker, scheduler))
+		require.NoError(t, err)
+	}()
+	f.exec(t, fmt.Sprintf(`GRANT USAGE ON SCHEMA morello TO %s, %s`, worker, scheduler))
+	f.exec(t, `GRANT INSERT, SELECT ON morello.audit_entry TO `+worker)
+	f.exec(t, `GRANT EXECUTE ON FUNCTION morello.audit_make_partitions, morello.audit_drop_partition, morello.audit_expire TO `+scheduler)
+
+	f.exec(t, `SET ROLE `+worker)
+	f.exec(t, audit.InsertFrom(`(SELECT 'acme' AS tenant, 'e' AS event_type, 'a' AS actor, 't' AS resource_type, 'r' AS resource_id, '{}'::jsonb AS details) AS entry`))
+	require.Equal(t, 4, f.count(t, `SELECT count(*) FROM morello.audit_entry`))
+	_, err := f.db.Exec(t.Context(), `DELETE FROM morello.audit_entry`)
+	require.ErrorContains(t, err, "permission denied")
+	f.exec(t, `SET ROLE `+scheduler)
+	require.Equal(t, jobs.Counts{"created": 1, "removed": 3}, f.maintain(t, 100))
+}
+
 // TestExpireLeavesNoDoorOpen: after the guarded path, in the same transaction, a delete is refused again.
 func TestExpireLeavesNoDoorOpen(t *testing.T) {
 	t.Parallel()
