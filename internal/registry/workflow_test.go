@@ -122,6 +122,10 @@ func TestTagsUnderConcurrency(t *testing.T) {
 		})
 	}
 	crowd.Wait()
+	f.exec(t, `INSERT INTO morello.workflow_tag SELECT tenant, workflow_id, 'tag-stale', created_at FROM morello.workflow`) // at worst
+	listed, err := f.ListWorkflows(t.Context(), tenant, messages.WorkflowList{Tag: "tag-stale"})
+	require.NoError(t, err)
+	require.Empty(t, listed.Workflows)
 	got, err := f.GetWorkflow(t.Context(), tenant, messages.WorkflowGet{WorkflowID: "w"})
 	require.NoError(t, err)
 	for i := range 7 {
