@@ -26,20 +26,22 @@ func AddBatched[A Args](set *Set, begin func(args A) Step) {
 	}))
 }
 
-// runBatches works until there is no more to do, or time is up.
+// runBatches works until there is no more to do, or time is up, and does one batch at least.
 func (r *runner) runBatches(ctx context.Context, step Step) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, maxRun)
 	defer cancel()
-	start := time.Now()
-	for more = true; more && err == nil && time.Since(start) < maxRun*9/10; {
+	for start := time.Now(); ; {
 		begun := time.Now()
 		more, err = postgres.InTx(ctx, r.pool, "", func(ctx context.Context, db postgres.Querier) (bool, error) {
 			_, more, err := step(ctx, db)
 			return more, err
 		})
-		if more {
-			rest(ctx, time.Since(begun)*restShare)
+		if err != nil || !more {
+			return more, err
+		}
+		rest(ctx, time.Since(begun)*restShare)
+		if time.Since(start) > r.batchedTime {
+			return true, nil
 		}
 	}
-	return more, err
 }

@@ -3,7 +3,9 @@ package jobs
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -56,6 +58,7 @@ func TestRunBatches(t *testing.T) {
 		}
 		return nil, calls < 5, nil
 	}
+	f.runner.batchedTime = time.Minute
 	_, err := f.runner.runBatches(t.Context(), step)
 	require.EqualError(t, err, "died")
 	more, err := f.runner.runBatches(t.Context(), step)
@@ -64,4 +67,32 @@ func TestRunBatches(t *testing.T) {
 	var done int
 	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_counter`).Scan(&done))
 	require.Equal(t, 4, done)
+}
+
+// TestBatchedGoesOn: a job that runs out of time goes on in another run, which is no further attempt.
+func TestBatchedGoesOn(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	set := NewSet(f.runner.pool, nil, f.runner.log)
+	set.runner.batchedTime = 0 // one batch in a run
+	var left atomic.Int32
+	left.Store(2)
+	AddBatched(set, func(testArgs) Step {
+		return func(context.Context, postgres.Querier) (Counts, bool, error) { return nil, left.Add(-1) > 0, nil }
+	})
+	client, err := Start(t.Context(), Config{DatabaseURL: f.url, Instance: "one", Log: f.runner.log}, set)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, client.Stop(context.WithoutCancel(t.Context()))) }()
+	inserter, err := NewInserter(f.runner.log)
+	require.NoError(t, err)
+	id, err := postgres.InTx(t.Context(), f.runner.pool, "", func(ctx context.Context, db postgres.Querier) (int64, error) {
+		return inserter.Insert(ctx, db, testArgs{"a"})
+	})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		var done bool
+		err := f.db.QueryRow(t.Context(), `SELECT state = 'completed' FROM river.river_job WHERE id = $1`, id).Scan(&done)
+		return err == nil && done
+	}, time.Minute, 20*time.Millisecond)
+	require.Zero(t, left.Load())
 }

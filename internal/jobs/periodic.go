@@ -82,7 +82,7 @@ type Set struct {
 
 // NewSet returns an empty set, whose jobs work on the pool and publish on the connection.
 func NewSet(pool *postgres.Pool, conn *bus.Conn, log *slog.Logger) *Set {
-	return &Set{workers: river.NewWorkers(), runner: &runner{pool: pool, conn: conn, log: log}}
+	return &Set{workers: river.NewWorkers(), runner: &runner{pool: pool, conn: conn, log: log, batchedTime: maxRun / 2}}
 }
 
 // AddPeriodic adds a periodic job. Args is an empty struct whose Kind names the job; it has no arguments.
@@ -110,6 +110,8 @@ type runner struct {
 	pool *postgres.Pool
 	conn *bus.Conn
 	log  *slog.Logger
+	// batchedTime is when a run of a job that somebody inserted ends and leaves the rest to another.
+	batchedTime time.Duration
 }
 
 func (r *runner) runIfDue(ctx context.Context, kind string, job Periodic, jobID int64) error {

@@ -24,6 +24,7 @@ const testKind = "test_kind"
 // fixture runs periodic jobs without River, so that each tick is the test's own.
 type fixture struct {
 	runner *runner
+	url    string
 	db     *pgx.Conn
 	nats   *devstack.NATS
 }
@@ -47,7 +48,7 @@ func newFixture(t *testing.T) fixture {
 		require.NoError(t, conn.Close(ctx))
 	})
 	require.NoError(t, conn.EnsureEventStream(t.Context()))
-	return fixture{&runner{pool: pool, conn: conn, log: discard}, db, server}
+	return fixture{&runner{pool: pool, conn: conn, log: discard}, url, db, server}
 }
 
 // job returns a periodic job that runs the step.
