@@ -97,18 +97,22 @@ func (s *Service) GetAgent(ctx context.Context, tenant string, m messages.AgentG
 // findAgent leaves out the JSON of a row that is larger than the limit.
 func (s *Service) findAgent(ctx context.Context, tenant string, m messages.AgentGet, limit int) (agent messages.Agent, size int64, err error) {
 	const sql = `
-		SELECT agent_id, name, description, type, CASE WHEN size_bytes <= $4 THEN capabilities END, autonomy_level,
-			CASE WHEN size_bytes <= $4 THEN model_config END, status, metadata, version, created_at, updated_at, size_bytes
+		SELECT agent_id, name, description, type, CASE WHEN size_bytes <= $3 THEN capabilities END, autonomy_level,
+			CASE WHEN size_bytes <= $3 THEN model_config END, status, metadata, version, created_at, updated_at, size_bytes
 		FROM morello.agent
-		WHERE tenant = $1 AND ($2 = '' OR agent_id = $2) AND ($3 = '' OR name = $3)`
+		WHERE tenant = $1 AND `
+	by, field := `agent_id = $2`, "agent_id"
+	if m.Name != "" {
+		by, field = `name = $2`, "name"
+	}
 	agent, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.Agent, error) {
-		rows, err := db.Query(ctx, sql, postgres.PlanEachTime, tenant, m.AgentID, m.Name, limit)
+		rows, err := db.Query(ctx, sql+by, tenant, m.AgentID+m.Name, limit)
 		if err != nil {
 			return messages.Agent{}, err
 		}
 		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Agent, error) { return scanAgent(row, &size) })
 		if err != nil || len(found) == 0 {
-			return messages.Agent{}, errors.Join(err, ifEmpty(found, notFound("agent", given(m.Name, "name", "agent_id"))))
+			return messages.Agent{}, orNotFound(err, "agent", field)
 		}
 		return found[0], nil
 	})
@@ -195,20 +199,4 @@ func (s *Service) deleteAgent(ctx context.Context, db postgres.Querier, tenant, 
 		return nil, err
 	}
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[messages.AgentChanged])
-}
-
-// ifEmpty returns an error for a list without elements.
-func ifEmpty[T any](list []T, err error) error {
-	if len(list) == 0 {
-		return err
-	}
-	return nil
-}
-
-// given names the field that has a value.
-func given(value, field, otherwise string) string {
-	if value != "" {
-		return field
-	}
-	return otherwise
 }

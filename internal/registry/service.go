@@ -99,6 +99,14 @@ func notFound(what, field string) error {
 	return &messages.Error{Code: messages.CodeNotFound, Message: "there is no such " + what, Details: messages.ErrorDetails{Field: field}}
 }
 
+// orNotFound returns the error of a statement, or that of one that found nothing.
+func orNotFound(err error, what, field string) error {
+	if err != nil {
+		return err
+	}
+	return notFound(what, field)
+}
+
 // versionConflict is the answer to an update whose if_version is not the version that is there.
 func versionConflict(wanted, found int64) error {
 	return &messages.Error{

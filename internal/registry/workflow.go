@@ -113,20 +113,22 @@ func (s *Service) GetWorkflow(ctx context.Context, tenant string, m messages.Wor
 // findWorkflow leaves out the definition of a row that is larger than the limit.
 func (s *Service) findWorkflow(ctx context.Context, tenant string, m messages.WorkflowGet, limit int) (workflow messages.Workflow, size int64, err error) {
 	const sql = `
-		SELECT workflow_id, name, description, CASE WHEN size_bytes <= $4 THEN definition END, status, tags, created_by, metadata,
+		SELECT workflow_id, name, description, CASE WHEN size_bytes <= $3 THEN definition END, status, tags, created_by, metadata,
 			version, created_at, updated_at, size_bytes
 		FROM morello.workflow
-		WHERE tenant = $1 AND ($2 = '' OR workflow_id = $2) AND ($3 = '' OR name = $3)
-		ORDER BY created_at DESC, workflow_id DESC
-		LIMIT 1`
+		WHERE tenant = $1 AND `
+	by, field := `workflow_id = $2`, "workflow_id"
+	if m.Name != "" {
+		by, field = `name = $2 ORDER BY created_at DESC, workflow_id DESC LIMIT 1`, "name"
+	}
 	workflow, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.Workflow, error) {
-		rows, err := db.Query(ctx, sql, postgres.PlanEachTime, tenant, m.WorkflowID, m.Name, limit)
+		rows, err := db.Query(ctx, sql+by, tenant, m.WorkflowID+m.Name, limit)
 		if err != nil {
 			return messages.Workflow{}, err
 		}
 		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Workflow, error) { return scanWorkflow(row, &size) })
 		if err != nil || len(found) == 0 {
-			return messages.Workflow{}, errors.Join(err, ifEmpty(found, notFound("workflow", given(m.Name, "name", "workflow_id"))))
+			return messages.Workflow{}, orNotFound(err, "workflow", field)
 		}
 		return found[0], nil
 	})
