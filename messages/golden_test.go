@@ -54,8 +54,10 @@ func (g golden) files(t *testing.T) map[string][]byte {
 }
 
 // nothingRequired are the messages whose fields are all optional.
-var nothingRequired = []string{"cache.keys.request", "cache.clear.request", "cache.info.request",
-	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request"}
+var nothingRequired = []string{
+	"cache.keys.request", "cache.clear.request", "cache.info.request",
+	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request",
+}
 
 // TestGoldens: every message reads as its type, and is written as the same text.
 func TestGoldens(t *testing.T) {

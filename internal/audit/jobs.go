@@ -31,7 +31,7 @@ type MaintenanceConfig struct {
 
 // NewMaintenance returns the job. It makes the partitions of this month and the next three that are missing, drops those
 // whose last entry is past its retention, and deletes the other entries that are, in batches. It does nothing to the trail
-// that the functions of migrations/0006_audit.sql do not allow.
+// that the functions of migrations/0005_audit.sql do not allow.
 func NewMaintenance(cfg MaintenanceConfig) jobs.Periodic {
 	return jobs.Periodic{Every: cfg.Every, Event: messages.PartitionMaintenanceEvent, NewRun: func() jobs.Step {
 		if cfg.RetentionDays <= 0 {
