@@ -48,7 +48,13 @@ func (e EventInfo) Subject(tenant string) string { return eventPrefix + tenant +
 func Events() []EventInfo {
 	return []EventInfo{
 		CacheInvalidatedEvent.Info(),
+		SessionCreatedEvent.Info(),
+		SessionRotatedEvent.Info(),
+		SessionDeletedEvent.Info(),
+		SessionExpiredEvent.Info(),
+		SessionTokenReusedEvent.Info(),
 		CacheCleanupEvent.Info(),
+		SessionCleanupEvent.Info(),
 		IdempotencyCleanupEvent.Info(),
 	}
 }

@@ -28,6 +28,26 @@ const (
 	MaxStale = 300 * time.Second
 	// LeaseTime is how long the right to compute a value lasts.
 	LeaseTime = 10 * time.Second
+	// MaxNameBytes bounds ids and names that callers choose.
+	MaxNameBytes = 200
+	// MaxSessionDataBytes and MaxMetadataBytes bound objects that are stored as jsonb.
+	MaxSessionDataBytes = 256 << 10
+	MaxMetadataBytes    = 16 << 10
+	MaxUserAgentBytes   = 1024
+	// MaxSessionsPerUser is the highest max_per_user.
+	MaxSessionsPerUser = 10_000
+	// The times of a session whose request names none.
+	DefaultSessionTTL         = 24 * time.Hour
+	DefaultSessionAbsoluteTTL = 30 * 24 * time.Hour
+	DefaultSessionExtension   = time.Hour
+	// A token lives on for the grace after its successor has been used.
+	DefaultRotationGrace = 30 * time.Second
+	MaxRotationGrace     = time.Hour
+	// DefaultSessionRetentionDays is how long ended sessions are kept.
+	DefaultSessionRetentionDays = 30
+	MaxSessionRetentionDays     = 3650
+	MaxAnalyticsHours           = 366 * 24
+	MaxAnalyticsTop             = 100
 	// MaxTimeout is the longest deadline that a worker grants; a longer HeaderTimeout counts as this one.
 	MaxTimeout = 5 * time.Minute
 	// MaxIdempotencyKeyBytes bounds the header Idempotency-Key.
