@@ -7,11 +7,16 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
+
+	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
+	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/messages"
 )
 
 const (
@@ -62,6 +67,12 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	set := jobs.NewSet(p.Pool, p.Conn, p.Log)
 	jobs.AddPeriodic[cache.Cleanup](set, cache.NewCleanup(cache.CleanupConfig{
 		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
+	}))
+	jobs.AddPeriodic[session.Cleanup](set, session.NewCleanup(session.CleanupConfig{
+		Every: cfg.JobEvery["session_cleanup"],
+		Expired: func(ctx context.Context, tenant string, expired messages.SessionRefs) error {
+			return bus.PublishEvent(ctx, p.Conn, messages.SessionExpiredEvent, tenant, uuid.NewString()+":1:1", expired)
+		},
 	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
 	return set

@@ -6,12 +6,14 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
+	"github.com/ai-cherry/morello/internal/session"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -57,13 +59,15 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 			}
 		},
 	})
+	sessions := session.New(p.Pool, session.Config{Events: events})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
 	serverConfig := p.ServerConfig()
 	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
-	server := bus.NewServer(p.Conn, serverConfig, caches.Endpoints())
+	server := bus.NewServer(p.Conn, serverConfig, slices.Concat(caches.Endpoints(), sessions.Endpoints()))
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
 		caches.Close(ctx)
+		sessions.Close()
 		return errors.Join(err, events.Close(ctx))
 	}
 	if err := server.Start(); err != nil {
