@@ -38,8 +38,8 @@ CREATE TABLE morello.session (
 
 -- What answers requests about sessions that have not ended is as large as their number, however many have ended.
 CREATE INDEX session_updated ON morello.session (tenant, updated_at, session_id) WHERE ended_at IS NULL;
-CREATE INDEX session_user ON morello.session (tenant, user_id, updated_at, session_id) WHERE ended_at IS NULL AND user_id IS NOT NULL;
-CREATE INDEX session_agent ON morello.session (tenant, agent_id, updated_at, session_id) WHERE ended_at IS NULL AND agent_id IS NOT NULL;
+CREATE INDEX session_of_user ON morello.session (tenant, user_id, updated_at, session_id) WHERE ended_at IS NULL AND user_id IS NOT NULL;
+CREATE INDEX session_of_agent ON morello.session (tenant, agent_id, updated_at, session_id) WHERE ended_at IS NULL AND agent_id IS NOT NULL;
 CREATE INDEX session_sweep_after ON morello.session (sweep_after) WHERE ended_at IS NULL;
 CREATE INDEX session_ended ON morello.session (tenant, updated_at, session_id) WHERE ended_at IS NOT NULL;
 CREATE INDEX session_ended_at ON morello.session (ended_at) WHERE ended_at IS NOT NULL;

@@ -30,16 +30,16 @@ func inBatches[Reply any](ctx context.Context, pool *postgres.Pool, b batches[Re
 		deadline = time.Now().Add(b.timeout)
 	}
 	until := time.Now().Add(time.Until(deadline) * batchShare / 100)
-	atOnce := messages.Keyed(ctx)
+	oneTx := messages.Keyed(ctx)
 	var reply Reply
-	for more := true; more; {
-		next, err := postgres.InTx(ctx, pool, b.tenant, func(ctx context.Context, db postgres.Querier) (Reply, error) {
-			next := reply
-			var err error
-			for again := true; again && err == nil; again = atOnce && more && time.Now().Before(until) {
+	for more, over := true, false; more && !over; {
+		next, err := postgres.InTx(ctx, pool, b.tenant, func(ctx context.Context, db postgres.Querier) (next Reply, err error) {
+			next = reply
+			for again := true; again && err == nil; again = oneTx && more && !over {
 				more, err = b.step(ctx, db, &next)
+				over = !time.Now().Before(until)
 			}
-			b.setMore(&next, more && !time.Now().Before(until))
+			b.setMore(&next, more && over)
 			return next, err
 		})
 		if err != nil {
@@ -47,7 +47,7 @@ func inBatches[Reply any](ctx context.Context, pool *postgres.Pool, b batches[Re
 		}
 		b.committed()
 		reply = next
-		if atOnce || !time.Now().Before(until) {
+		if oneTx {
 			break
 		}
 	}
