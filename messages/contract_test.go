@@ -41,7 +41,8 @@ func TestEndpointTable(t *testing.T) {
 // TestMutates: what changes data says so, or a repetition would not be told from a first attempt.
 func TestMutates(t *testing.T) {
 	t.Parallel()
-	reads := map[string]bool{"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true, "cache.info": true}
+	reads := map[string]bool{"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true, "cache.info": true,
+		"session.get": true, "session.get_by_token": true, "session.list": true, "session.active_count": true, "session.analytics": true}
 	for _, e := range messages.Endpoints() {
 		require.Equal(t, !reads[e.Name], e.Mutates, "%s: set Mutates, or name it among the reads of this test", e.Name)
 	}
@@ -80,7 +81,7 @@ func TestEvents(t *testing.T) {
 func TestEventStreamSubjects(t *testing.T) {
 	t.Parallel()
 	subjects := messages.EventStreamSubjects()
-	require.Equal(t, []string{"morello.events.v1.*.maintenance.>"}, subjects)
+	require.Equal(t, []string{"morello.events.v1.*.session.>", "morello.events.v1.*.maintenance.>"}, subjects)
 	for _, e := range messages.Events() {
 		matching := 0
 		for _, subject := range subjects {

@@ -44,7 +44,7 @@ func TestDefaults(t *testing.T) {
 	require.Zero(t, c.CacheMaxBytes)
 	require.Equal(t, "info", c.LogLevel)
 	require.Equal(t, "text", c.LogFormat)
-	require.Equal(t, map[string]time.Duration{"cache_cleanup": time.Minute, "idempotency_cleanup": time.Hour}, c.JobEvery)
+	require.Equal(t, map[string]time.Duration{"cache_cleanup": time.Minute, "idempotency_cleanup": time.Hour, "session_cleanup": 10 * time.Minute}, c.JobEvery)
 	require.Empty(t, c.Unknown())
 	for _, s := range c.Settings() {
 		want := "default"
@@ -67,7 +67,7 @@ func TestEnvironment(t *testing.T) {
 		"MORELLO_HTTP_ADDR": "[::1]:80", "MORELLO_HTTP_TOKEN": "one", "MORELLO_HTTP_OPERATOR_TOKEN": "two", "MORELLO_HEALTH_ADDR": "off",
 		"MORELLO_POOL_CEILING": "7", "MORELLO_MAX_IN_FLIGHT": "8", "MORELLO_LOG_LEVEL": "debug", "MORELLO_LOG_FORMAT": "json",
 		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216",
-		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m",
+		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m", "MORELLO_JOB_SESSION_CLEANUP_EVERY": "5m",
 	}
 	names := len(given)
 	c, err := load(given)
@@ -92,7 +92,7 @@ func TestEnvironment(t *testing.T) {
 	require.EqualValues(t, 16<<20, c.CacheMaxBytes)
 	require.Equal(t, "debug", c.LogLevel)
 	require.Equal(t, "json", c.LogFormat)
-	require.Equal(t, map[string]time.Duration{"cache_cleanup": 90 * time.Second, "idempotency_cleanup": 90 * time.Minute}, c.JobEvery)
+	require.Equal(t, map[string]time.Duration{"cache_cleanup": 90 * time.Second, "idempotency_cleanup": 90 * time.Minute, "session_cleanup": 5 * time.Minute}, c.JobEvery)
 }
 
 // TestLoad reads the real environment. It cannot run in parallel: the environment is the process's.
