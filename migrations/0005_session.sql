@@ -45,8 +45,9 @@ CREATE INDEX session_ended ON morello.session (tenant, updated_at, session_id) W
 CREATE INDEX session_ended_at ON morello.session (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX session_created_at ON morello.session (tenant, created_at);
 
--- The tokens of sessions, of which only the SHA-256 is known. generation counts those that a session was given. The first
--- use of a token sets valid_until on the ones before it; one that comes later than that was stolen, or stolen from.
+-- The tokens of sessions, of which only the SHA-256 is known. generation counts those that a session was given and that were
+-- used; there is at most one more, which was not used yet. The first use of a token sets valid_until on the ones before it; one
+-- that comes later than that was stolen, or stolen from.
 CREATE TABLE morello.session_token (
     tenant      text COLLATE "C" NOT NULL,
     token_hash  bytea       NOT NULL,
@@ -57,7 +58,7 @@ CREATE TABLE morello.session_token (
     valid_until timestamptz NOT NULL DEFAULT 'infinity',
     PRIMARY KEY (tenant, token_hash)
 );
-CREATE UNIQUE INDEX session_token_session ON morello.session_token (tenant, session_id, generation);
+CREATE INDEX session_token_session ON morello.session_token (tenant, session_id, generation);
 
 -- json_merge_patch applies a JSON Merge Patch (RFC 7396, section 2): members of an object are merged one by one, null
 -- removes one, anything else replaces.

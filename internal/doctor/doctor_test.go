@@ -41,7 +41,7 @@ func TestAllWell(t *testing.T) {
 	requireFinding(t, found, "postgres.connections", doctor.OK, "workers (1) and schedulers (1) open up to 45", "")
 	requireFinding(t, found, "postgres.shared_buffers", doctor.OK, "160MB", "")
 	requireFinding(t, found, "nats.max_payload", doctor.OK, "8388608 bytes", "")
-	requireFinding(t, found, "nats.events", doctor.OK, "MORELLO_EVENTS takes morello.events.v1.*.session.> morello.events.v1.*.maintenance.>", "")
+	requireFinding(t, found, "nats.events", doctor.OK, "MORELLO_EVENTS takes morello.events.v1.*.session.>, morello.events.v1.*.maintenance.>", "")
 	requireFinding(t, found, "workers.leases", doctor.OK, "live: workers (1), schedulers (1)", "")
 	requireFinding(t, found, "workers.answer", doctor.OK, "1 answered", "")
 	requireFinding(t, found, "workers.versions", doctor.OK, config.Version+" (1), as this program", "")

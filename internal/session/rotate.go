@@ -49,8 +49,8 @@ type rotation struct {
 }
 
 // rotate locks the session first, in one round trip with the rest: the statement after the lock sees the tokens as they are.
-// There is at most one token that has not been used, the newest. If it is the one that is presented this is its first use; if
-// not, it is replaced.
+// There is at most one token that has not been used, of the highest generation. If it is the one that is presented this is its
+// first use; if not, the new one takes its place and its generation.
 func rotate(ctx context.Context, db postgres.Querier, tenant string, m messages.SessionRotate, newHash []byte) (rotation, error) {
 	const lock = `
 		SELECT FROM morello.session AS s
@@ -60,7 +60,8 @@ func rotate(ctx context.Context, db postgres.Querier, tenant string, m messages.
 	const sql = `
 		WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now), presented AS MATERIALIZED (
 			SELECT t.session_id, t.generation, t.used, t.grace, t.valid_until > clock.now AS valid, clock.now, (
-				SELECT max(o.generation) FROM morello.session_token AS o WHERE o.tenant = t.tenant AND o.session_id = t.session_id
+				SELECT max(o.generation) FROM morello.session_token AS o
+				WHERE o.tenant = t.tenant AND o.session_id = t.session_id AND (o.used OR o.token_hash = t.token_hash)
 			) AS newest
 			FROM clock, morello.session_token AS t JOIN morello.session AS s ON s.tenant = t.tenant AND s.session_id = t.session_id
 			WHERE t.tenant = $1 AND t.token_hash = $2 AND s.ended_at IS NULL AND ` + diesAt + ` > clock.now
@@ -81,7 +82,7 @@ func rotate(ctx context.Context, db postgres.Querier, tenant string, m messages.
 		), forgotten AS (
 			DELETE FROM morello.session_token AS t USING presented AS p
 			WHERE p.valid AND t.tenant = $1 AND t.session_id = p.session_id
-				AND (t.generation > p.generation AND NOT t.used OR t.generation <= p.newest + 1 - $5)
+				AND (t.generation > p.newest OR t.generation <= p.newest + 1 - $5)
 		), issued AS (
 			INSERT INTO morello.session_token (tenant, token_hash, session_id, generation, used, grace)
 			SELECT $1, $3, p.session_id, p.newest + 1, false, make_interval(secs => $4) FROM presented AS p WHERE p.valid
