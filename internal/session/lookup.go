@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -68,15 +69,20 @@ func (o opened) reply(err error) (messages.SessionReply, error) {
 func (s *Service) newLookupBatcher() *postgres.Batcher[lookup, opened] {
 	run := func(ctx context.Context, lookups []lookup, results []postgres.Result[opened]) error {
 		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
-			found, revoked, err := openSessions(ctx, db, lookups)
-			if err != nil {
-				return err
+			found := map[tokenKey]opened{}
+			for again := lookups; len(again) > 0; {
+				did, err := openSessions(ctx, db, again)
+				if err != nil {
+					return err
+				}
+				maps.Copy(found, did.sessions)
+				for key, session := range did.revoked {
+					bus.Emit(s.events, messages.SessionTokenReusedEvent, key.tenant, session)
+				}
+				again = did.lost
 			}
 			for i, l := range lookups {
 				results[i].Value = found[l.tokenKey]
-			}
-			for key, session := range revoked {
-				bus.Emit(s.events, messages.SessionTokenReusedEvent, key.tenant, session)
 			}
 			return nil
 		})
@@ -84,25 +90,35 @@ func (s *Service) newLookupBatcher() *postgres.Batcher[lookup, opened] {
 	return postgres.NewBatcher(postgres.BatcherConfig[lookup]{}, run)
 }
 
-// openSessions returns the live sessions that the tokens open, and those that it deleted because of a token that came after
-// its time. All of it is one statement, whatever is wrong with a token, which writes only if something is to be written:
-// last_seen_at when a touch is due, the first use of a token, the end of a session.
+// opening is what a batch of look-ups found and did.
+type opening struct {
+	sessions map[tokenKey]opened
+	revoked  map[sessionKey]messages.SessionRef // deleted, because of a token that came after its time
+	lost     []lookup                           // that met another change of the same token: to be looked up again
+}
+
+// openSessions looks up the live sessions that the tokens open. All of it is one statement, whatever is wrong with a token, which
+// writes only if something is to be written: last_seen_at when a touch is due, the first use of a token, the end of a session.
 //
-// What it decides to write it decides again under the lock of the session: of many who find a touch due one writes it. Locks
-// are taken in the order of the ids. A token that another has replaced meanwhile is not there any more to be marked as used,
-// and opens nothing. That a token is over its time does not change again.
-func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (map[tokenKey]opened, map[sessionKey]messages.SessionRef, error) {
+// What it decides to write it decides again under the lock of the session: of many who find a touch due one writes it. Locks are
+// taken in the order of the ids. The first use of a token changes what others see, and so answers with the session as it is under
+// the lock. That a token is over its time does not change again; it is judged by the clock after the snapshot was taken, so that
+// who sees its successor used sees it over, too.
+func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (opening, error) {
+	const answer = columns + `,
+			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END`
 	const sql = `
 		WITH found AS MATERIALIZED (
-			SELECT t.token_hash, NOT t.used AS fresh, t.valid_until <= now() AS reused, wanted.touch AND ` + isDue + ` AS due, s.*
+			SELECT t.token_hash, NOT t.used AS fresh, t.valid_until <= clock_timestamp() AS reused, wanted.touch AND ` + isDue + ` AS due, s.*
 			FROM unnest($1::text[], $2::bytea[], $3::boolean[]) AS wanted (tenant, token_hash, touch)
 			JOIN morello.session_token AS t ON t.tenant = wanted.tenant AND t.token_hash = wanted.token_hash
 			JOIN morello.session AS s ON s.tenant = t.tenant AND s.session_id = t.session_id
 			WHERE ` + isLive + `
 		), held AS MATERIALIZED (
-			SELECT s.tenant, s.session_id, f.reused, f.due
+			SELECT f.reused, f.due, f.fresh_hash, s.*
 			FROM (
-				SELECT tenant, session_id, bool_or(reused) AS reused, bool_or(due) AS due
+				SELECT tenant, session_id, bool_or(reused) AS reused, bool_or(due) AS due,
+					(array_agg(token_hash) FILTER (WHERE fresh))[1] AS fresh_hash
 				FROM found WHERE due OR fresh OR reused GROUP BY tenant, session_id
 			) AS f
 			JOIN morello.session AS s ON s.tenant = f.tenant AND s.session_id = f.session_id
@@ -119,48 +135,52 @@ func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (m
 			RETURNING s.tenant, s.session_id, s.deleted
 		), used AS (
 			UPDATE morello.session_token AS t SET used = true
-			FROM found AS f JOIN held ON held.tenant = f.tenant AND held.session_id = f.session_id
-			WHERE f.fresh AND NOT held.reused AND t.tenant = f.tenant AND t.token_hash = f.token_hash
+			FROM held
+			WHERE NOT held.reused AND t.tenant = held.tenant AND t.token_hash = held.fresh_hash AND t.valid_until > clock_timestamp()
 			RETURNING t.tenant, t.token_hash, t.session_id, t.generation, t.grace
 		), aged AS (
-			UPDATE morello.session_token AS t SET valid_until = now() + used.grace
+			UPDATE morello.session_token AS t SET valid_until = clock_timestamp() + used.grace
 			FROM used
 			WHERE t.tenant = used.tenant AND t.session_id = used.session_id
 				AND t.generation < used.generation AND t.valid_until = 'infinity'
 		)
-		SELECT s.tenant, s.token_hash, s.due, now(), s.size_bytes > $4, s.reused,
+		SELECT s.tenant, s.token_hash, s.due, s.reused, s.fresh, s.size_bytes > $4, now(),
 			s.reused AND EXISTS (SELECT FROM changed AS c WHERE c.tenant = s.tenant AND c.session_id = s.session_id AND c.deleted),
-			s.fresh AND NOT EXISTS (SELECT FROM used AS u WHERE u.tenant = s.tenant AND u.token_hash = s.token_hash),
-			` + columns + `,
-			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END
-		FROM found AS s`
+			` + answer + `
+		FROM found AS s
+		WHERE NOT s.fresh OR NOT EXISTS (SELECT FROM used AS u WHERE u.tenant = s.tenant AND u.token_hash = s.token_hash)
+		UNION ALL
+		SELECT s.tenant, s.fresh_hash, s.due, false, false, s.size_bytes > $4, now(), false, ` + answer + `
+		FROM used JOIN held AS s ON s.tenant = used.tenant AND s.session_id = used.session_id`
 	tenants, hashes, touches := newLookupColumns(lookups)
 	rows, err := db.Query(ctx, sql, tenants, hashes, touches, maxBatched)
 	if err != nil {
-		return nil, nil, err
+		return opening{}, err
 	}
-	found, ended := make(map[tokenKey]opened, len(tenants)), map[sessionKey]messages.SessionRef{}
+	did := opening{sessions: make(map[tokenKey]opened, len(tenants)), revoked: map[sessionKey]messages.SessionRef{}}
 	var key tokenKey
 	var hash []byte
 	var now time.Time
-	var due, reused, revoked, replaced bool
+	var due, reused, lost, revoked bool
 	o := opened{found: true}
-	targets := append([]any{&key.tenant, &hash, &due, &now, &o.large, &reused, &revoked, &replaced}, sessionTargets(&o.Session)...)
+	targets := append([]any{&key.tenant, &hash, &due, &reused, &lost, &o.large, &now, &revoked}, sessionTargets(&o.Session)...)
 	_, err = pgx.ForEachRow(rows, targets, func() error {
 		key.hash = string(hash)
 		switch hit := o; {
 		case revoked:
-			ended[sessionKey{key.tenant, hit.SessionID}] = ref(hit.Session)
-		case !reused && !replaced:
-			if due {
+			did.revoked[sessionKey{key.tenant, hit.SessionID}] = ref(hit.Session)
+		case lost:
+			did.lost = append(did.lost, lookup{tokenKey: key})
+		case !reused:
+			if due && hit.LastSeenAt.Before(now) {
 				hit.LastSeenAt = now
 			}
-			found[key] = hit
+			did.sessions[key] = hit
 		}
 		o.Data, o.Metadata = nil, nil
 		return nil
 	})
-	return found, ended, err
+	return did, err
 }
 
 // newLookupColumns turns the look-ups by 90 degrees, each token once.
