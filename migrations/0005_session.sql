@@ -34,7 +34,7 @@ CREATE TABLE morello.session (
     CHECK (jsonb_typeof(data) = 'object' AND jsonb_typeof(metadata) = 'object'),
     CHECK (expires_at <= absolute_expires_at AND isfinite(absolute_expires_at)),
     CHECK (isfinite(created_at) AND isfinite(updated_at) AND isfinite(last_seen_at) AND isfinite(expires_at))
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
 -- What answers requests about sessions that have not ended is as large as their number, however many have ended.
 CREATE INDEX session_updated ON morello.session (tenant, updated_at, session_id) WHERE ended_at IS NULL;
