@@ -93,27 +93,6 @@ func (f fixture) fill(t *testing.T, n int, at string) {
 		FROM generate_series(1, %d) AS i, LATERAL (SELECT %s - i * interval '1 millisecond' AS at) AS moment`, tenant, n, at))
 }
 
-// TestMore: when time runs out the answer says so, and the next call goes on.
-func TestMore(t *testing.T) {
-	t.Parallel()
-	f := newFixture(t)
-	f.fill(t, 3000, `now()`)
-	f.exec(t, `UPDATE morello.session SET user_id = 'u'`)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-	defer cancel()
-	short, done := context.WithDeadline(ctx, time.Now().Add(50*time.Millisecond))
-	defer done()
-	deleted := int64(0)
-	for ctx := short; ; ctx = t.Context() {
-		reply, err := f.DeleteUser(ctx, tenant, messages.SessionDeleteUser{UserID: "u"})
-		deleted += reply.Deleted
-		if err == nil && !reply.More {
-			break
-		}
-	}
-	require.EqualValues(t, 3000, deleted)
-}
-
 func TestDeleteUser(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
