@@ -21,6 +21,7 @@ func TestParallelLogins(t *testing.T) {
 			f := newFixture(t)
 			services := []*session.Service{f.Service, newService(t, f.url, session.Config{})}
 			f.create(t, messages.SessionCreate{UserID: "other"})
+			f.slowInserts(t)
 			var made, rejected atomic.Int64
 			var crowd sync.WaitGroup
 			for i := range 100 {
@@ -79,4 +80,11 @@ func TestEvictOldest(t *testing.T) {
 	require.Equal(t, "max_per_user", quota.Details.Field)
 	_, err = f.Create(t.Context(), "other", messages.SessionCreate{UserID: "u", MaxPerUser: new(1), OnLimit: messages.OnLimitReject})
 	require.NoError(t, err, "another tenant's user of the same name is another")
+}
+
+// slowInserts has every insert wait for others between what it saw and what it stores.
+func (f fixture) slowInserts(t *testing.T) {
+	t.Helper()
+	f.exec(t, `CREATE FUNCTION public.wait() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END'`)
+	f.exec(t, `CREATE TRIGGER wait BEFORE INSERT ON morello.session FOR EACH ROW EXECUTE FUNCTION public.wait()`)
 }

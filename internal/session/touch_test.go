@@ -99,6 +99,57 @@ func TestHotSessions(t *testing.T) {
 	t.Logf("%d touches written, %d HOT", all, hot)
 }
 
+// TestOneTouchOfMany: five workers find that a touch is due, and wait for the same lock. One of them writes.
+func TestOneTouchOfMany(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	s := f.create(t, messages.SessionCreate{})
+	id := s.Session.SessionID
+	f.exec(t, `CREATE TABLE public.writes (at timestamptz)`)
+	f.exec(t, `CREATE FUNCTION public.note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.writes VALUES (NEW.last_seen_at); RETURN NEW; END'`)
+	touches := map[string]func(s *session.Service) error{
+		"by token": func(service *session.Service) error {
+			_, err := service.GetByToken(t.Context(), tenant, messages.SessionGetByToken{Token: s.Token})
+			return err
+		},
+		"by id": func(service *session.Service) error {
+			_, err := service.Touch(t.Context(), tenant, messages.SessionTouch{SessionID: id})
+			return err
+		},
+	}
+	services := []*session.Service{f.Service}
+	for range 4 {
+		services = append(services, newService(t, f.url, session.Config{}))
+	}
+	for name, touch := range touches {
+		f.age(t, id, 2*time.Minute)
+		f.exec(t, `TRUNCATE public.writes`)
+		f.exec(t, `CREATE OR REPLACE TRIGGER note AFTER UPDATE ON morello.session FOR EACH ROW EXECUTE FUNCTION public.note()`)
+		tx, err := f.db.Begin(t.Context())
+		require.NoError(t, err)
+		_, err = tx.Exec(t.Context(), `SELECT FROM morello.session WHERE session_id = $1 FOR UPDATE`, id)
+		require.NoError(t, err)
+		var crowd sync.WaitGroup
+		for _, service := range services {
+			crowd.Go(func() {
+				if err := touch(service); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		watcher := connect(t, f.url)
+		require.Eventually(t, func() bool {
+			var waiting int
+			err := watcher.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
+			return err == nil && waiting == len(services)
+		}, 10*time.Second, time.Millisecond)
+		require.NoError(t, tx.Rollback(t.Context()))
+		crowd.Wait()
+		require.EqualValues(t, 1, f.count(t, `SELECT count(*) FROM public.writes`), name)
+		f.exec(t, `DROP TRIGGER note ON morello.session`)
+	}
+}
+
 // TestReadsWriteNothing: look-ups and touches that are not due write no WAL and take no transaction id.
 func TestReadsWriteNothing(t *testing.T) {
 	t.Parallel()
