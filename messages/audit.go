@@ -41,8 +41,8 @@ type AuditLog struct {
 	Details jsontext.Value `json:"details,omitzero"`
 	// IPAddress of version 4 or 6; it is kept in its usual spelling (RFC 5952).
 	IPAddress string `json:"ip_address,omitzero"`
-	// UserAgent of up to 512 bytes.
-	UserAgent string `json:"user_agent,omitzero" jsonschema:"maxLength=512"`
+	// UserAgent of up to 1024 bytes.
+	UserAgent string `json:"user_agent,omitzero" jsonschema:"maxLength=1024"`
 }
 
 // Validate reports the first field that is missing or out of range.
@@ -93,7 +93,7 @@ type AuditQuery struct {
 	ResourceID   string `json:"resource_id,omitzero" jsonschema:"maxLength=200"`
 	// IPAddress in any spelling.
 	IPAddress string `json:"ip_address,omitzero"`
-	UserAgent string `json:"user_agent,omitzero" jsonschema:"maxLength=512"`
+	UserAgent string `json:"user_agent,omitzero" jsonschema:"maxLength=1024"`
 	// After is the earliest time, included.
 	After *time.Time `json:"after,omitzero"`
 	// Before is the end, not included.

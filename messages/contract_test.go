@@ -43,6 +43,7 @@ func TestMutates(t *testing.T) {
 	t.Parallel()
 	reads := map[string]bool{
 		"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true, "cache.info": true,
+		"session.get": true, "session.get_by_token": true, "session.list": true, "session.active_count": true, "session.analytics": true,
 		"agent.get": true, "agent.list": true, "workflow.get": true, "workflow.list": true, "audit.query": true,
 	}
 	for _, e := range messages.Endpoints() {
@@ -84,7 +85,7 @@ func TestEventStreamSubjects(t *testing.T) {
 	t.Parallel()
 	subjects := messages.EventStreamSubjects()
 	require.Equal(t, []string{
-		"morello.events.v1.*.agent.>", "morello.events.v1.*.workflow.>", "morello.events.v1.*.maintenance.>",
+		"morello.events.v1.*.session.>", "morello.events.v1.*.agent.>", "morello.events.v1.*.workflow.>", "morello.events.v1.*.maintenance.>",
 	}, subjects)
 	for _, e := range messages.Events() {
 		matching := 0

@@ -48,6 +48,11 @@ func (e EventInfo) Subject(tenant string) string { return eventPrefix + tenant +
 func Events() []EventInfo {
 	return []EventInfo{
 		CacheInvalidatedEvent.Info(),
+		SessionCreatedEvent.Info(),
+		SessionRotatedEvent.Info(),
+		SessionDeletedEvent.Info(),
+		SessionExpiredEvent.Info(),
+		SessionTokenReusedEvent.Info(),
 		AgentCreatedEvent.Info(),
 		AgentUpdatedEvent.Info(),
 		AgentDeletedEvent.Info(),
@@ -55,6 +60,7 @@ func Events() []EventInfo {
 		WorkflowUpdatedEvent.Info(),
 		WorkflowDeletedEvent.Info(),
 		CacheCleanupEvent.Info(),
+		SessionCleanupEvent.Info(),
 		IdempotencyCleanupEvent.Info(),
 		PartitionMaintenanceEvent.Info(),
 	}

@@ -57,6 +57,8 @@ func (g golden) files(t *testing.T) map[string][]byte {
 var nothingRequired = []string{
 	"cache.keys.request", "cache.clear.request", "cache.info.request",
 	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request",
+	"session.create.request", "session.list.request",
+	"session.active_count.request", "session.cleanup_inactive.request", "session.analytics.request",
 }
 
 // TestGoldens: every message reads as its type, and is written as the same text.

@@ -93,7 +93,14 @@ func numericSize(number string) (size int, held bool) {
 	if digits := strings.TrimLeft(whole+fraction, "0"); digits != "" {
 		before = len(digits) - len(fraction) + exponent
 	}
-	return len("-.") + max(before, 1) + scale, before <= numericDigits && scale <= numericScale
+	size = max(before, 1) + scale
+	if number[0] == '-' {
+		size++
+	}
+	if scale > 0 {
+		size++ // the point
+	}
+	return size, before <= numericDigits && scale <= numericScale
 }
 
 // joinPath writes the path of a part of a field.

@@ -19,7 +19,7 @@ const (
 	MaxRegistryJSONBytes = 1 << 20
 	MaxAutonomyLevel     = 5
 	MaxAuditDetailsBytes = 64 << 10
-	MaxUserAgentBytes    = 512
+	MaxUserAgentBytes    = 1024
 	// MaxPayload is the max_payload that the NATS server should have. A lower one bounds values and replies before the limits
 	// below do.
 	MaxPayload = 8 << 20
@@ -38,7 +38,22 @@ const (
 	// MaxStale is how long ago a value may have expired that a get still accepts.
 	MaxStale = 300 * time.Second
 	// LeaseTime is how long the right to compute a value lasts.
-	LeaseTime = 10 * time.Second
+	LeaseTime           = 10 * time.Second
+	MaxSessionDataBytes = 256 << 10
+	// MaxSessionsPerUser is the highest max_per_user.
+	MaxSessionsPerUser = 10_000
+	// The times of a session whose request names none.
+	DefaultSessionTTL         = 24 * time.Hour
+	DefaultSessionAbsoluteTTL = 30 * 24 * time.Hour
+	DefaultSessionExtension   = time.Hour
+	// A token lives on for the grace after its successor has been used.
+	DefaultRotationGrace = 30 * time.Second
+	MaxRotationGrace     = time.Hour
+	// DefaultSessionRetentionDays is how long ended sessions are kept.
+	DefaultSessionRetentionDays = 30
+	MaxSessionRetentionDays     = 3650
+	MaxAnalyticsHours           = 366 * 24
+	MaxAnalyticsTop             = 100
 	// MaxTimeout is the longest deadline that a worker grants; a longer HeaderTimeout counts as this one.
 	MaxTimeout = 5 * time.Minute
 	// MaxIdempotencyKeyBytes bounds the header Idempotency-Key.

@@ -87,7 +87,7 @@ func TestRegistryAndAuditRefuse(t *testing.T) {
 		{"audit.log", fmt.Sprintf(log, `"details":{"a":"\u0000"}`), invalid, "details.a", "U+0000"},
 		{"audit.log", fmt.Sprintf(log, `"ip_address":"localhost"`), invalid, "ip_address", "must be an IP address"},
 		{"audit.log", fmt.Sprintf(log, `"ip_address":"fe80::1%eth0"`), invalid, "ip_address", "without a zone"},
-		{"audit.log", fmt.Sprintf(log, `"user_agent":`+text(515)), invalid, "user_agent", "1 to 512"},
+		{"audit.log", fmt.Sprintf(log, `"user_agent":`+text(1027)), invalid, "user_agent", "1 to 1024"},
 		{"audit.log", fmt.Sprintf(log, `"created_at":"2020-01-01T00:00:00Z"`), invalid, "created_at", "unknown field"},
 		{"audit.query", `{"after":"yesterday"}`, invalid, "after", "a time such as 2026-01-31T09:30:00Z"},
 		{"audit.query", `{"before":1700000000}`, invalid, "before", "a time such as"},

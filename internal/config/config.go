@@ -52,6 +52,7 @@ type Config struct {
 // defaultJobEvery lists the periodic jobs: MORELLO_JOB_<KIND>_EVERY changes the period of one.
 var defaultJobEvery = map[string]time.Duration{
 	"cache_cleanup":         time.Minute,
+	"session_cleanup":       10 * time.Minute,
 	"idempotency_cleanup":   time.Hour,
 	"partition_maintenance": 24 * time.Hour,
 }

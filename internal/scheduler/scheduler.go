@@ -7,13 +7,18 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/ai-cherry/morello/internal/audit"
+	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/cache"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
+	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/messages"
 )
 
 const (
@@ -65,6 +70,12 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	jobs.AddPeriodic[cache.Cleanup](set, cache.NewCleanup(cache.CleanupConfig{
 		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
 	}))
+	jobs.AddPeriodic[session.Cleanup](set, session.NewCleanup(session.CleanupConfig{
+		Every: cfg.JobEvery["session_cleanup"],
+		Expired: func(ctx context.Context, tenant string, expired messages.SessionRefs) error {
+			return bus.PublishEvent(ctx, p.Conn, messages.SessionExpiredEvent, tenant, uuid.NewString()+":1:1", expired)
+		},
+	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
 	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
 		Every: cfg.JobEvery["partition_maintenance"], RetentionDays: cfg.AuditRetentionDays,
@@ -75,4 +86,4 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 
 // ownedByAgents lists what agent.delete with cascade deletes: every capability that keeps something of an agent has a
 // function here.
-func ownedByAgents() []registry.DeleteOwned { return nil }
+func ownedByAgents() []registry.DeleteOwned { return []registry.DeleteOwned{session.DeleteOfAgent} }

@@ -60,7 +60,7 @@ func start(t *testing.T, databaseURL, natsURL string) *process {
 	require.NoError(t, err)
 	p := &process{command: exec.CommandContext(t.Context(), executable)}
 	p.command.Env = append(os.Environ(), asScheduler+"=1", "MORELLO_DATABASE_URL="+databaseURL, "MORELLO_NATS_URL="+natsURL,
-		"MORELLO_HEALTH_ADDR=off", "MORELLO_JOB_CACHE_CLEANUP_EVERY=1s")
+		"MORELLO_HEALTH_ADDR=off", "MORELLO_JOB_CACHE_CLEANUP_EVERY=1s", "MORELLO_JOB_SESSION_CLEANUP_EVERY=1s")
 	p.command.Stderr = os.Stderr
 	stdout, err := p.command.StdoutPipe()
 	require.NoError(t, err)
@@ -127,4 +127,39 @@ func expireAndWait(t *testing.T, db *pgx.Conn, broker string, n int) {
 		stream, err := js.Stream(t.Context(), messages.EventStream)
 		return err == nil && stream.CachedInfo().State.Msgs == uint64(n)
 	}, 2*time.Minute, 100*time.Millisecond)
+}
+
+// TestExpiredSessionsAreTold: a scheduler marks an expired session and publishes which it was.
+func TestExpiredSessionsAreTold(t *testing.T) {
+	t.Parallel()
+	url, broker := devtest.Database(t), devtest.NATS(t).URL()
+	db, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close(context.Background())) }()
+	var id string
+	require.NoError(t, db.QueryRow(t.Context(), `
+		INSERT INTO morello.session (tenant, session_id, user_id, data, metadata, size_bytes, ttl, created_at, updated_at, last_seen_at,
+			expires_at, absolute_expires_at, sweep_after)
+		VALUES ('acme', gen_random_uuid(), 'u', '{}', '{}', 4, '1 s', now(), now(), now(), now(), now(), now())
+		RETURNING session_id::text`).Scan(&id))
+	scheduler := start(t, url, broker)
+	nc, err := nats.Connect(broker)
+	require.NoError(t, err)
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	require.NoError(t, err)
+	var told string
+	require.Eventually(t, func() bool {
+		stream, err := js.Stream(t.Context(), messages.EventStream)
+		if err != nil {
+			return false
+		}
+		msg, err := stream.GetLastMsgForSubject(t.Context(), messages.SessionExpiredEvent.Info().Subject("acme"))
+		if err == nil {
+			told = string(msg.Data)
+		}
+		return err == nil
+	}, time.Minute, 50*time.Millisecond)
+	require.Equal(t, `{"sessions":[{"session_id":"`+id+`","user_id":"u"}]}`, told)
+	scheduler.end(t, syscall.SIGTERM)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
+	"github.com/ai-cherry/morello/internal/session"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -65,16 +66,18 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 	if err != nil {
 		return nil, err
 	}
+	sessions := session.New(p.Pool, session.Config{Events: events})
 	registries := registry.New(p.Pool, registry.Config{Audit: audit.InsertFrom, InsertJob: inserter.Insert, Events: events})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
 	serverConfig := p.ServerConfig()
 	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
 	server := bus.NewServer(p.Conn, serverConfig, slices.Concat(
-		caches.Endpoints(), registries.Endpoints(), audit.New(p.Pool).Endpoints(),
+		caches.Endpoints(), sessions.Endpoints(), registries.Endpoints(), audit.New(p.Pool).Endpoints(),
 	))
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
 		caches.Close(ctx)
+		sessions.Close()
 		return errors.Join(err, events.Close(ctx))
 	}
 	if err := server.Start(); err != nil {

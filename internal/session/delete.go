@@ -1,0 +1,148 @@
+package session
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+// deleteBatch is how many sessions are ended in one transaction, and named in one event.
+const deleteBatch = 1000
+
+// Delete ends a live session for good. Of one that is not live it answers deleted:false.
+func (s *Service) Delete(ctx context.Context, tenant string, m messages.SessionDelete) (messages.SessionDeleteReply, error) {
+	reply, err := s.BulkDelete(ctx, tenant, messages.SessionBulkDelete{SessionIDs: []string{m.SessionID}})
+	return messages.SessionDeleteReply{Deleted: reply.Deleted == 1}, err
+}
+
+// BulkDelete ends the live ones of some sessions, all at once.
+func (s *Service) BulkDelete(ctx context.Context, tenant string, m messages.SessionBulkDelete) (messages.SessionBulkDeleteReply, error) {
+	var ended []messages.SessionRef
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (reply messages.SessionBulkDeleteReply, err error) {
+		ended, err = endSessions(ctx, db, tenant, m.SessionIDs)
+		return messages.SessionBulkDeleteReply{Deleted: int64(len(ended))}, err
+	})
+	if err == nil {
+		s.announceDeleted(tenant, ended)
+	}
+	return reply, err
+}
+
+// endSessions deletes the live ones among the sessions and returns them. It locks in the order of the ids, and looks at the
+// clock after it has the lock.
+func endSessions(ctx context.Context, db postgres.Querier, tenant string, ids []string) ([]messages.SessionRef, error) {
+	const sql = `
+		WITH held AS MATERIALIZED (
+			SELECT s.session_id, ` + diesAt + ` AS dies_at FROM morello.session AS s
+			WHERE s.tenant = $1 AND s.session_id = ANY ($2::uuid[]) AND s.ended_at IS NULL
+			ORDER BY s.session_id
+			FOR NO KEY UPDATE
+		)
+		UPDATE morello.session AS s SET ended_at = clock_timestamp(), deleted = true
+		FROM held
+		WHERE s.tenant = $1 AND s.session_id = held.session_id AND held.dies_at > clock_timestamp()
+		RETURNING s.session_id::text, coalesce(s.user_id, ''), coalesce(s.agent_id, '')`
+	rows, err := db.Query(ctx, sql, tenant, ids)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowToStructByPos[messages.SessionRef])
+}
+
+// DeleteUser ends the live sessions of a user, but for one if it is named, in batches that each begin after the last session of
+// the one before.
+func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.SessionDeleteUser) (messages.SessionDeleteUserReply, error) {
+	pick := pick{tenant: tenant, whose: ofUser, owner: m.UserID, except: m.ExceptSessionID, after: beginning, limit: deleteBatch}
+	var ended []messages.SessionRef
+	return inBatches(ctx, s.pool, batches[messages.SessionDeleteUserReply]{
+		tenant: tenant, timeout: messages.SessionDeleteUserEndpoint.Timeout,
+		step: func(ctx context.Context, db postgres.Querier, reply *messages.SessionDeleteUserReply) (bool, error) {
+			ids, last, err := pickSessions(ctx, db, pick)
+			if err != nil || len(ids) == 0 {
+				return false, err
+			}
+			batch, err := endSessions(ctx, db, tenant, ids)
+			pick.after, ended = last, append(ended, batch...)
+			reply.Deleted += int64(len(batch))
+			return len(ids) == deleteBatch, err
+		},
+		setMore: func(reply *messages.SessionDeleteUserReply, more bool) { reply.More = more },
+		committed: func() {
+			s.announceDeleted(tenant, ended)
+			ended = nil
+		},
+	})
+}
+
+// DeleteOfAgent ends up to limit of the live sessions of an agent in the transaction that it is given, and reports whether
+// there may be more. Who deletes an agent with what is its calls it until there are none. It publishes nothing.
+func DeleteOfAgent(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
+	ids, _, err := pickSessions(ctx, db, pick{tenant: tenant, whose: ofAgent, owner: agentID, after: beginning, limit: limit})
+	if err != nil || len(ids) == 0 {
+		return 0, false, err
+	}
+	ended, err := endSessions(ctx, db, tenant, ids)
+	return int64(len(ended)), len(ids) == limit, err
+}
+
+// pick says which live sessions to pick.
+type pick struct {
+	tenant, whose, owner, except string
+	after                        place
+	limit                        int
+}
+
+// Whose sessions to pick.
+const (
+	ofUser  = `s.user_id = $2`
+	ofAgent = `s.agent_id = $2`
+)
+
+// place is a place in the order of updates.
+type place struct {
+	updatedAt pgtype.Timestamptz
+	id        string
+}
+
+const (
+	lowestID  = "00000000-0000-0000-0000-000000000000"
+	highestID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
+)
+
+var (
+	longAgo   = pgtype.Timestamptz{InfinityModifier: pgtype.NegativeInfinity, Valid: true}
+	beginning = place{longAgo, lowestID}
+)
+
+// pickSessions returns ids of live sessions in the order of their updates, without locking them, and the place of the last. A
+// session that is updated meanwhile moves on in that order, and is met again.
+func pickSessions(ctx context.Context, db postgres.Querier, p pick) (ids []string, last place, err error) {
+	const sql = `
+		SELECT s.session_id::text, s.updated_at FROM morello.session AS s
+		WHERE s.tenant = $1 AND (s.updated_at, s.session_id) > ($3, $4::uuid) AND ` + isLive + `
+			AND s.session_id IS DISTINCT FROM nullif($6, '')::uuid AND `
+	const order = ` ORDER BY s.updated_at, s.session_id LIMIT $5`
+	rows, err := db.Query(ctx, sql+p.whose+order, p.tenant, p.owner, p.after.updatedAt, p.after.id, p.limit, p.except)
+	if err != nil {
+		return nil, last, err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&last.id, &last.updatedAt}, func() error {
+		ids = append(ids, last.id)
+		return nil
+	})
+	return ids, last, err
+}
+
+// announceDeleted tells of sessions that were deleted together.
+func (s *Service) announceDeleted(tenant string, ended []messages.SessionRef) {
+	for len(ended) > 0 {
+		n := min(len(ended), deleteBatch)
+		bus.Emit(s.events, messages.SessionDeletedEvent, tenant, messages.SessionRefs{Sessions: ended[:n]})
+		ended = ended[n:]
+	}
+}

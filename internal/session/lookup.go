@@ -1,0 +1,199 @@
+package session
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+// maxBatched is the size of data and metadata over which they are read by themselves, so that a batch of many callers stays
+// small.
+const maxBatched = 64 << 10
+
+// lookup is what GetByToken asks for.
+type lookup struct {
+	tokenKey
+	touch bool
+}
+
+// tokenKey is the hash of a token with its tenant.
+type tokenKey struct{ tenant, hash string }
+
+// opened is the session that a token opens; without data and metadata when those are too large to come with others.
+type opened struct {
+	messages.Session
+	found bool
+	large bool
+}
+
+func newLookup(tenant string, m messages.SessionGetByToken) lookup {
+	return lookup{tokenKey{tenant, string(hashToken(m.Token))}, m.Touch == nil || *m.Touch}
+}
+
+// GetByToken returns the live session that a token opens, and touches it when that is due.
+func (s *Service) GetByToken(ctx context.Context, tenant string, m messages.SessionGetByToken) (messages.SessionReply, error) {
+	found, err := s.lookups.Do(ctx, newLookup(tenant, m))
+	if err == nil && found.large {
+		return s.Get(ctx, tenant, messages.SessionGet{SessionID: found.SessionID})
+	}
+	return found.reply(err)
+}
+
+// beginGetByToken is GetByToken without waiting.
+func (s *Service) beginGetByToken(d bus.Deferred[messages.SessionReply], tenant string, m messages.SessionGetByToken) {
+	s.lookups.Submit(d.Deadline(), newLookup(tenant, m), func(found opened, err error) {
+		if err == nil && found.large {
+			d.Go(func(ctx context.Context) (messages.SessionReply, error) {
+				return s.Get(ctx, tenant, messages.SessionGet{SessionID: found.SessionID})
+			})
+			return
+		}
+		d.Reply(found.reply(err))
+	})
+}
+
+func (o opened) reply(err error) (messages.SessionReply, error) {
+	if err == nil && !o.found {
+		err = messages.SessionNotFound()
+	}
+	return messages.SessionReply{Session: o.Session}, err
+}
+
+// newLookupBatcher returns the batcher of GetByToken. Equal tokens share one look-up.
+func (s *Service) newLookupBatcher() *postgres.Batcher[lookup, opened] {
+	run := func(ctx context.Context, lookups []lookup, results []postgres.Result[opened]) error {
+		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
+			found := map[tokenKey]opened{}
+			for again := lookups; len(again) > 0; {
+				did, err := openSessions(ctx, db, again)
+				if err != nil {
+					return err
+				}
+				maps.Copy(found, did.sessions)
+				for key, session := range did.revoked {
+					bus.Emit(s.events, messages.SessionTokenReusedEvent, key.tenant, session)
+				}
+				again = did.lost
+			}
+			for i, l := range lookups {
+				results[i].Value = found[l.tokenKey]
+			}
+			return nil
+		})
+	}
+	return postgres.NewBatcher(postgres.BatcherConfig[lookup]{}, run)
+}
+
+// opening is what a batch of look-ups found and did.
+type opening struct {
+	sessions map[tokenKey]opened
+	revoked  map[sessionKey]messages.SessionRef // deleted, because of a token that came after its time
+	lost     []lookup                           // that met another change of the same token: to be looked up again
+}
+
+// openSessions looks up the live sessions that the tokens open. All of it is one statement, whatever is wrong with a token, which
+// writes only if something is to be written: last_seen_at when a touch is due, the first use of a token, the end of a session.
+//
+// What it decides to write it decides again under the lock of the session: of many who find a touch due one writes it. Locks are
+// taken in the order of the ids. The first use of a token changes what others see, and so answers with the session as it is under
+// the lock. That a token is over its time does not change again; it is judged by the clock after the snapshot was taken, so that
+// who sees its successor used sees it over, too.
+func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (opening, error) {
+	const answer = columns + `,
+			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END`
+	const sql = `
+		WITH found AS MATERIALIZED (
+			SELECT t.token_hash, NOT t.used AS fresh, t.valid_until <= clock_timestamp() AS reused, wanted.touch AND ` + isDue + ` AS due, s.*
+			FROM unnest($1::text[], $2::bytea[], $3::boolean[]) AS wanted (tenant, token_hash, touch)
+			JOIN morello.session_token AS t ON t.tenant = wanted.tenant AND t.token_hash = wanted.token_hash
+			JOIN morello.session AS s ON s.tenant = t.tenant AND s.session_id = t.session_id
+			WHERE ` + isLive + `
+		), held AS MATERIALIZED (
+			SELECT f.reused, f.due, f.fresh_hash, s.*
+			FROM (
+				SELECT tenant, session_id, bool_or(reused) AS reused, bool_or(due) AS due,
+					(array_agg(token_hash) FILTER (WHERE fresh))[1] AS fresh_hash
+				FROM found WHERE due OR fresh OR reused GROUP BY tenant, session_id
+			) AS f
+			JOIN morello.session AS s ON s.tenant = f.tenant AND s.session_id = f.session_id
+			WHERE ` + isLive + `
+			ORDER BY s.tenant, s.session_id
+			FOR NO KEY UPDATE OF s
+		), changed AS (
+			UPDATE morello.session AS s SET
+				last_seen_at = CASE WHEN held.reused THEN s.last_seen_at ELSE greatest(s.last_seen_at, now()) END,
+				ended_at = CASE WHEN held.reused THEN clock_timestamp() END, deleted = held.reused
+			FROM held
+			WHERE s.tenant = held.tenant AND s.session_id = held.session_id
+				AND s.ended_at IS NULL AND ` + diesAt + ` > clock_timestamp() AND (held.reused OR held.due AND ` + isDue + `)
+			RETURNING s.tenant, s.session_id, s.deleted
+		), used AS (
+			UPDATE morello.session_token AS t SET used = true
+			FROM held
+			WHERE NOT held.reused AND t.tenant = held.tenant AND t.token_hash = held.fresh_hash AND t.valid_until > clock_timestamp()
+			RETURNING t.tenant, t.token_hash, t.session_id, t.generation, t.grace
+		), aged AS (
+			UPDATE morello.session_token AS t SET valid_until = clock_timestamp() + used.grace
+			FROM used
+			WHERE t.tenant = used.tenant AND t.session_id = used.session_id
+				AND t.generation < used.generation AND t.valid_until = 'infinity'
+		)
+		SELECT s.tenant, s.token_hash, s.due, s.reused, s.fresh, s.size_bytes > $4, now(),
+			s.reused AND EXISTS (SELECT FROM changed AS c WHERE c.tenant = s.tenant AND c.session_id = s.session_id AND c.deleted),
+			` + answer + `
+		FROM found AS s
+		WHERE NOT s.fresh OR NOT EXISTS (SELECT FROM used AS u WHERE u.tenant = s.tenant AND u.token_hash = s.token_hash)
+		UNION ALL
+		SELECT s.tenant, s.fresh_hash, s.due, false, false, s.size_bytes > $4, now(), false, ` + answer + `
+		FROM used JOIN held AS s ON s.tenant = used.tenant AND s.session_id = used.session_id`
+	tenants, hashes, touches := newLookupColumns(lookups)
+	rows, err := db.Query(ctx, sql, tenants, hashes, touches, maxBatched)
+	if err != nil {
+		return opening{}, err
+	}
+	did := opening{sessions: make(map[tokenKey]opened, len(tenants)), revoked: map[sessionKey]messages.SessionRef{}}
+	var key tokenKey
+	var hash []byte
+	var now time.Time
+	var due, reused, lost, revoked bool
+	o := opened{found: true}
+	targets := append([]any{&key.tenant, &hash, &due, &reused, &lost, &o.large, &now, &revoked}, sessionTargets(&o.Session)...)
+	_, err = pgx.ForEachRow(rows, targets, func() error {
+		key.hash = string(hash)
+		switch hit := o; {
+		case revoked:
+			did.revoked[sessionKey{key.tenant, hit.SessionID}] = ref(hit.Session)
+		case lost:
+			did.lost = append(did.lost, lookup{tokenKey: key})
+		case !reused:
+			if due && hit.LastSeenAt.Before(now) {
+				hit.LastSeenAt = now
+			}
+			did.sessions[key] = hit
+		}
+		o.Data, o.Metadata = nil, nil
+		return nil
+	})
+	return did, err
+}
+
+// newLookupColumns turns the look-ups by 90 degrees, each token once.
+func newLookupColumns(lookups []lookup) (tenants []string, hashes [][]byte, touches []bool) {
+	place := make(map[tokenKey]int, len(lookups))
+	for _, l := range lookups {
+		i, seen := place[l.tokenKey]
+		if seen {
+			touches[i] = touches[i] || l.touch
+			continue
+		}
+		place[l.tokenKey] = len(tenants)
+		tenants, hashes, touches = append(tenants, l.tenant), append(hashes, []byte(l.hash)), append(touches, l.touch)
+	}
+	return tenants, hashes, touches
+}

@@ -1,0 +1,122 @@
+package session
+
+import (
+	"context"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/messages"
+)
+
+// Config sets up a Service.
+type Config struct {
+	// Events publishes what happened to sessions, after it is durable. Defaults to nothing.
+	Events *bus.Publisher
+}
+
+// Service answers the operations of sessions. All methods are safe for concurrent use. Close it at the end.
+type Service struct {
+	pool    *postgres.Pool
+	events  *bus.Publisher
+	lookups *postgres.Batcher[lookup, opened]
+	touches *postgres.Batcher[sessionKey, bool]
+}
+
+// New returns a service.
+func New(pool *postgres.Pool, cfg Config) *Service {
+	s := &Service{pool: pool, events: cfg.Events}
+	s.lookups = s.newLookupBatcher()
+	s.touches = newTouchBatcher(pool)
+	return s
+}
+
+// Close ends the work at hand. Call it when no request can come any more.
+func (s *Service) Close() {
+	s.lookups.Close()
+	s.touches.Close()
+}
+
+// Pieces of SQL that several statements share, about the row s.
+const (
+	// diesAt is when a session ends by itself, as things stand. It only ever moves forward. least ignores NULL.
+	diesAt = `least(s.expires_at, s.last_seen_at + s.idle + least(interval '60 seconds', s.idle / 10))`
+
+	isLive = `s.ended_at IS NULL AND ` + diesAt + ` > now()`
+
+	// isDue says that last_seen_at is so old that a touch is to be written.
+	isDue = `s.last_seen_at <= now() - least(interval '60 seconds', coalesce(s.idle, s.ttl) / 10)`
+
+	// held is the one session of a statement under its lock, or nothing if it has ended. Its time is read after the lock was
+	// had: who waited for it does not revive what has died meanwhile.
+	held = `
+		locked AS MATERIALIZED (
+			SELECT s.* FROM morello.session AS s
+			WHERE s.tenant = $1 AND s.session_id = $2 AND s.ended_at IS NULL
+			FOR NO KEY UPDATE
+		), held AS MATERIALIZED (
+			SELECT s.*, ` + diesAt + ` AS dies_at, clock_timestamp() AS now FROM locked AS s
+		)`
+
+	// columns and objects are what sessionTargets takes.
+	columns = `
+		s.session_id::text, coalesce(s.user_id, ''), coalesce(s.agent_id, ''),
+		s.created_at, s.updated_at, s.last_seen_at, s.expires_at, s.absolute_expires_at,
+		extract(epoch FROM s.ttl)::float8, coalesce(extract(epoch FROM s.idle), 0)::float8,
+		coalesce(s.ip_address, ''), coalesce(s.user_agent, ''), s.interaction_count, s.version,
+		CASE WHEN s.deleted THEN 'deleted' WHEN s.ended_at IS NULL AND ` + diesAt + ` > now() THEN 'live' ELSE 'expired' END`
+	objects = `, s.data, s.metadata`
+)
+
+func sessionTargets(s *messages.Session) []any {
+	return []any{
+		&s.SessionID, &s.UserID, &s.AgentID,
+		&s.CreatedAt, &s.UpdatedAt, &s.LastSeenAt, &s.ExpiresAt, &s.AbsoluteExpiresAt, &s.TTLSeconds, &s.IdleTimeoutSeconds,
+		&s.IPAddress, &s.UserAgent, &s.InteractionCount, &s.Version, &s.State, (*[]byte)(&s.Data), (*[]byte)(&s.Metadata),
+	}
+}
+
+func scanSession(row pgx.CollectableRow) (messages.Session, error) {
+	var session messages.Session
+	err := row.Scan(sessionTargets(&session)...)
+	return session, err
+}
+
+// sessionKey is an id with its tenant.
+type sessionKey struct{ tenant, id string }
+
+// maxSessionBytes is what a session takes in a reply, at most.
+const maxSessionBytes = messages.MaxSessionDataBytes + messages.MaxMetadataBytes
+
+// Get returns a live session, without touching it.
+func (s *Service) Get(ctx context.Context, tenant string, m messages.SessionGet) (messages.SessionReply, error) {
+	const sql = `SELECT ` + columns + objects + ` FROM morello.session AS s WHERE s.tenant = $1 AND s.session_id = $2 AND ` + isLive
+	if err := bus.Reserve(ctx, maxSessionBytes); err != nil {
+		return messages.SessionReply{}, err
+	}
+	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.SessionReply, error) {
+		rows, err := db.Query(ctx, sql, tenant, m.SessionID)
+		if err != nil {
+			return messages.SessionReply{}, err
+		}
+		found, err := pgx.CollectRows(rows, scanSession)
+		if err == nil && len(found) == 0 {
+			err = messages.SessionNotFound()
+		}
+		return messages.SessionReply{Session: only(found)}, err
+	})
+}
+
+// ref names a session in an event.
+func ref(s messages.Session) messages.SessionRef {
+	return messages.SessionRef{SessionID: s.SessionID, UserID: s.UserID, AgentID: s.AgentID}
+}
+
+// only returns the first element, or nothing's zero.
+func only[T any](list []T) (first T) {
+	if len(list) > 0 {
+		first = list[0]
+	}
+	return first
+}
