@@ -45,11 +45,11 @@ func TestListByState(t *testing.T) {
 	for i := range 12 {
 		s := f.create(t, messages.SessionCreate{UserID: fmt.Sprint("u", i%2), AgentID: fmt.Sprint("a", i%3), TTLSeconds: new(1000.0)}).Session
 		ids[s.SessionID] = messages.SessionLive
-		switch {
-		case i%4 == 1:
+		switch i % 4 {
+		case 1:
 			f.age(t, s.SessionID, 1001*time.Second) // expired, not marked
 			ids[s.SessionID] = messages.SessionExpired
-		case i%4 == 2:
+		case 2:
 			_, err := f.Delete(t.Context(), tenant, messages.SessionDelete{SessionID: s.SessionID})
 			require.NoError(t, err)
 			ids[s.SessionID] = messages.SessionDeleted
