@@ -82,7 +82,7 @@ type AgentCreate struct {
 
 // Validate reports the first field that is out of range.
 func (m AgentCreate) Validate() error {
-	if err := checkOptional("agent_id", m.AgentID); err != nil {
+	if err := checkOptional("agent_id", m.AgentID, MaxNameBytes); err != nil {
 		return err
 	}
 	return agentFields{&m.Name, &m.Description, &m.Type, m.Capabilities, m.AutonomyLevel, m.ModelConfig, m.Status, m.Metadata}.validate()
@@ -103,7 +103,7 @@ func (f agentFields) validate() error {
 		return err
 	}
 	if f.kind != nil {
-		if err := checkOptional("type", *f.kind); err != nil {
+		if err := checkOptional("type", *f.kind, MaxNameBytes); err != nil {
 			return err
 		}
 	}
@@ -186,9 +186,9 @@ func (m AgentUpdate) Fields() []string {
 		{"type", m.Type != nil},
 		{"capabilities", m.Capabilities != nil},
 		{"autonomy_level", m.AutonomyLevel != nil},
-		{"model_config", isObject(m.ModelConfig)},
+		{"model_config", given(m.ModelConfig)},
 		{"status", m.Status != nil},
-		{"metadata", isObject(m.Metadata)},
+		{"metadata", given(m.Metadata)},
 	})
 }
 
@@ -217,10 +217,10 @@ func (m AgentList) Validate() error {
 			return err
 		}
 	}
-	if err := checkOptional("type", m.Type); err != nil {
+	if err := checkOptional("type", m.Type, MaxNameBytes); err != nil {
 		return err
 	}
-	if err := checkQuery("query", m.Query); err != nil {
+	if err := checkOptional("query", m.Query, MaxQueryBytes); err != nil {
 		return err
 	}
 	return m.validate()

@@ -106,7 +106,7 @@ func (m AuditQuery) Validate() error {
 	for _, text := range []struct{ field, value string }{
 		{"event_type", m.EventType}, {"actor", m.Actor}, {"resource_type", m.ResourceType}, {"resource_id", m.ResourceID},
 	} {
-		if err := checkOptional(text.field, text.value); err != nil {
+		if err := checkOptional(text.field, text.value, MaxNameBytes); err != nil {
 			return err
 		}
 	}

@@ -24,19 +24,12 @@ func checkString(field, value string, limit int) error {
 
 func checkName(field, name string) error { return checkString(field, name, MaxNameBytes) }
 
-// checkOptional is checkName for what may be absent, which is the same as empty.
-func checkOptional(field, name string) error {
-	if name == "" {
+// checkOptional is checkString for what may be absent, which is the same as empty.
+func checkOptional(field, value string, limit int) error {
+	if value == "" {
 		return nil
 	}
-	return checkName(field, name)
-}
-
-func checkQuery(field, query string) error {
-	if query == "" {
-		return nil
-	}
-	return checkString(field, query, MaxQueryBytes)
+	return checkString(field, value, limit)
 }
 
 // checkNaming checks a name and a description, those that are given.
@@ -61,10 +54,10 @@ func checkIDOrName(idField, id, name string) error {
 	if (id == "") == (name == "") {
 		return Invalid(idField, "exactly one of %s and name must be given", idField)
 	}
-	if err := checkOptional(idField, id); err != nil {
+	if err := checkOptional(idField, id, MaxNameBytes); err != nil {
 		return err
 	}
-	return checkOptional("name", name)
+	return checkOptional("name", name, MaxNameBytes)
 }
 
 func checkIfVersion(version *int64) error {
@@ -74,8 +67,8 @@ func checkIfVersion(version *int64) error {
 	return nil
 }
 
-// isObject reports whether an object was given: null is the same as absent.
-func isObject(value jsontext.Value) bool { return value != nil && value.Kind() != 'n' }
+// given reports whether an optional JSON field is there; null is the same as absent.
+func given(value jsontext.Value) bool { return len(value) > 0 && value.Kind() != 'n' }
 
 // namedField is a field of an update, and whether the update names it.
 type namedField struct {
@@ -135,13 +128,6 @@ func checkSomeTags(field string, tags []string) error {
 		return err
 	}
 	return checkTags(field, tags)
-}
-
-func checkPrefix(field, prefix string) error {
-	if prefix == "" {
-		return nil
-	}
-	return checkString(field, prefix, MaxKeyBytes)
 }
 
 func checkCount(field string, n, limit int) error {

@@ -81,13 +81,13 @@ type WorkflowCreate struct {
 
 // Validate reports the first field that is missing or out of range.
 func (m WorkflowCreate) Validate() error {
-	if err := checkOptional("workflow_id", m.WorkflowID); err != nil {
+	if err := checkOptional("workflow_id", m.WorkflowID, MaxNameBytes); err != nil {
 		return err
 	}
 	if m.Definition == nil {
 		return Invalid("definition", "is missing; null is a value")
 	}
-	if err := checkOptional("created_by", m.CreatedBy); err != nil {
+	if err := checkOptional("created_by", m.CreatedBy, MaxNameBytes); err != nil {
 		return err
 	}
 	return workflowFields{&m.Name, &m.Description, m.Definition, m.Status, m.Tags, m.Metadata}.validate()
@@ -181,7 +181,7 @@ func (m WorkflowUpdate) Fields() []string {
 		{"definition", m.Definition != nil},
 		{"status", m.Status != nil},
 		{"tags", m.Tags != nil},
-		{"metadata", isObject(m.Metadata)},
+		{"metadata", given(m.Metadata)},
 	})
 }
 
@@ -215,7 +215,7 @@ func (m WorkflowList) Validate() error {
 			return err
 		}
 	}
-	if err := checkQuery("query", m.Query); err != nil {
+	if err := checkOptional("query", m.Query, MaxQueryBytes); err != nil {
 		return err
 	}
 	return m.validate()
