@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -10,65 +9,32 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-const (
-	clearBatch = 1000
-	// clearShare of the deadline, in percent, is spent on removing; the rest is for the answer.
-	clearShare = 80
-)
+const clearBatch = 1000
 
 // Clear removes the entries of tags, with a prefix, or all, in batches that each begin after the last key of the one
 // before. With an idempotency key all batches are one transaction.
 func (s *Service) Clear(ctx context.Context, tenant string, m messages.CacheClear) (messages.CacheClearReply, error) {
-	until := clearUntil(ctx)
-	var reply messages.CacheClearReply
-	var err error
-	if messages.Keyed(ctx) {
-		reply, err = postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheClearReply, error) {
-			return clearAll(until, func(after string) (cleared, error) { return clearOnce(ctx, db, tenant, m, after) })
-		})
-	} else {
-		reply, err = clearAll(until, func(after string) (cleared, error) {
-			return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (cleared, error) {
-				return clearOnce(ctx, db, tenant, m, after)
-			})
-		})
-	}
+	after := ""
+	reply, err := postgres.InBatches(ctx, s.pool, postgres.Batches[messages.CacheClearReply]{
+		Tenant: tenant, Timeout: messages.CacheClearEndpoint.Timeout,
+		Step: func(ctx context.Context, db postgres.Querier, reply *messages.CacheClearReply) (bool, error) {
+			did, err := clearOnce(ctx, db, tenant, m, after)
+			reply.Removed += int64(did.removed)
+			after = did.last
+			return did.last != "", err
+		},
+		SetMore: func(reply *messages.CacheClearReply, more bool) { reply.More = more },
+	})
 	if reply.Removed > 0 {
 		s.invalidated(tenant, messages.CacheInvalidated{Tags: m.Tags, Match: m.Match, Prefix: m.Prefix, All: m.All})
 	}
 	return reply, err
 }
 
-func clearUntil(ctx context.Context) time.Time {
-	deadline, given := ctx.Deadline()
-	if !given {
-		deadline = time.Now().Add(messages.CacheClearEndpoint.Timeout)
-	}
-	return time.Now().Add(time.Until(deadline) * clearShare / 100)
-}
-
 // cleared is what a batch did; last is where the next one begins, empty when there is none.
 type cleared struct {
 	removed int
 	last    string
-}
-
-func clearAll(until time.Time, batch func(after string) (cleared, error)) (messages.CacheClearReply, error) {
-	var reply messages.CacheClearReply
-	for after := ""; ; {
-		did, err := batch(after)
-		reply.Removed += int64(did.removed)
-		switch {
-		case err != nil:
-			return reply, err
-		case did.last == "":
-			return reply, nil
-		case time.Now().After(until):
-			reply.More = true
-			return reply, nil
-		}
-		after = did.last
-	}
 }
 
 // clearOnce finds a batch of keys and removes their entries.

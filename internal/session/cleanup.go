@@ -6,7 +6,6 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
 
-	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -28,11 +27,11 @@ func (s *Service) CleanupInactive(ctx context.Context, tenant string, m messages
 		})
 	}
 	c := tenantCleanup{tenant: tenant, days: days, marking: true, from: longAgo}
-	return inBatches(ctx, s.pool, batches[messages.SessionCleanupInactiveReply]{
-		tenant: tenant, timeout: messages.SessionCleanupInactiveEndpoint.Timeout, step: c.step,
-		setMore: func(reply *messages.SessionCleanupInactiveReply, more bool) { reply.More = more },
-		committed: func() {
-			s.announceExpired(tenant, c.expired)
+	return postgres.InBatches(ctx, s.pool, postgres.Batches[messages.SessionCleanupInactiveReply]{
+		Tenant: tenant, Timeout: messages.SessionCleanupInactiveEndpoint.Timeout, Step: c.step,
+		SetMore: func(reply *messages.SessionCleanupInactiveReply, more bool) { reply.More = more },
+		Committed: func() {
+			s.announce(messages.SessionExpiredEvent, tenant, c.expired)
 			c.expired = nil
 		},
 	})
@@ -62,14 +61,6 @@ func (c *tenantCleanup) step(ctx context.Context, db postgres.Querier, reply *me
 		c.marking, c.from = false, longAgo
 	}
 	return true, err
-}
-
-func (s *Service) announceExpired(tenant string, expired []messages.SessionRef) {
-	for len(expired) > 0 {
-		n := min(len(expired), cleanupBatch)
-		bus.Emit(s.events, messages.SessionExpiredEvent, tenant, messages.SessionRefs{Sessions: expired[:n]})
-		expired = expired[n:]
-	}
 }
 
 // countInactive counts what a clean-up would do at this moment.

@@ -33,7 +33,7 @@ func (s *Service) Create(ctx context.Context, tenant string, m messages.SessionC
 		return messages.SessionCreateReply{Session: made.session, Token: n.token}, err
 	})
 	if err == nil && made.session.SessionID != "" { // not a repetition
-		s.announceDeleted(tenant, made.evicted)
+		s.announce(messages.SessionDeletedEvent, tenant, made.evicted)
 		bus.Emit(s.events, messages.SessionCreatedEvent, tenant, ref(made.session))
 	}
 	return reply, err

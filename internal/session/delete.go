@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -28,7 +29,7 @@ func (s *Service) BulkDelete(ctx context.Context, tenant string, m messages.Sess
 		return messages.SessionBulkDeleteReply{Deleted: int64(len(ended))}, err
 	})
 	if err == nil {
-		s.announceDeleted(tenant, ended)
+		s.announce(messages.SessionDeletedEvent, tenant, ended)
 	}
 	return reply, err
 }
@@ -59,9 +60,9 @@ func endSessions(ctx context.Context, db postgres.Querier, tenant string, ids []
 func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.SessionDeleteUser) (messages.SessionDeleteUserReply, error) {
 	pick := pick{tenant: tenant, whose: ofUser, owner: m.UserID, except: m.ExceptSessionID, after: beginning, limit: deleteBatch}
 	var ended []messages.SessionRef
-	return inBatches(ctx, s.pool, batches[messages.SessionDeleteUserReply]{
-		tenant: tenant, timeout: messages.SessionDeleteUserEndpoint.Timeout,
-		step: func(ctx context.Context, db postgres.Querier, reply *messages.SessionDeleteUserReply) (bool, error) {
+	return postgres.InBatches(ctx, s.pool, postgres.Batches[messages.SessionDeleteUserReply]{
+		Tenant: tenant, Timeout: messages.SessionDeleteUserEndpoint.Timeout,
+		Step: func(ctx context.Context, db postgres.Querier, reply *messages.SessionDeleteUserReply) (bool, error) {
 			ids, last, err := pickSessions(ctx, db, pick)
 			if err != nil || len(ids) == 0 {
 				return false, err
@@ -71,9 +72,9 @@ func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.Sess
 			reply.Deleted += int64(len(batch))
 			return len(ids) == deleteBatch, err
 		},
-		setMore: func(reply *messages.SessionDeleteUserReply, more bool) { reply.More = more },
-		committed: func() {
-			s.announceDeleted(tenant, ended)
+		SetMore: func(reply *messages.SessionDeleteUserReply, more bool) { reply.More = more },
+		Committed: func() {
+			s.announce(messages.SessionDeletedEvent, tenant, ended)
 			ended = nil
 		},
 	})
@@ -138,11 +139,9 @@ func pickSessions(ctx context.Context, db postgres.Querier, p pick) (ids []strin
 	return ids, last, err
 }
 
-// announceDeleted tells of sessions that were deleted together.
-func (s *Service) announceDeleted(tenant string, ended []messages.SessionRef) {
-	for len(ended) > 0 {
-		n := min(len(ended), deleteBatch)
-		bus.Emit(s.events, messages.SessionDeletedEvent, tenant, messages.SessionRefs{Sessions: ended[:n]})
-		ended = ended[n:]
+// announce tells of sessions to which the same has happened together.
+func (s *Service) announce(event messages.Event[messages.SessionRefs], tenant string, sessions []messages.SessionRef) {
+	for some := range slices.Chunk(sessions, deleteBatch) {
+		bus.Emit(s.events, event, tenant, messages.SessionRefs{Sessions: some})
 	}
 }
