@@ -80,30 +80,16 @@ type (
 // Query lists entries, newest first: a range of the index of one of the filters, or of the primary key. Bounds of time
 // leave the other partitions alone.
 func (s *Service) Query(ctx context.Context, tenant string, m messages.AuditQuery) (messages.AuditQueryReply, error) {
-	reply := messages.AuditQueryReply{Entries: []messages.AuditEntry{}}
 	here := list{messages.AuditQueryEndpoint.Name, tenant, m}
 	here.Filters.Page = messages.Page{}
-	var from place
-	if err := postgres.DecodeCursor(m.Cursor, here, &from); err != nil {
-		return reply, err
-	}
 	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
-		return reply, err
+		return messages.AuditQueryReply{}, err
 	}
-	var more bool
-	entries, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (entries []messages.AuditEntry, err error) {
-		entries, more, err = queryEntries(ctx, db, tenant, m, from)
-		return entries, err
-	})
-	if err != nil {
-		return reply, err
-	}
-	reply.Entries = append(reply.Entries, entries...)
-	if more {
-		last := entries[len(entries)-1]
-		reply.NextCursor, err = postgres.EncodeCursor(here, place{last.CreatedAt, uuid.MustParse(last.EntryID)})
-	}
-	return reply, err
+	entries, next, err := postgres.ReadPage(ctx, s.pool, here, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from place) ([]messages.AuditEntry, bool, error) {
+			return queryEntries(ctx, db, tenant, m, from)
+		}, func(last messages.AuditEntry) place { return place{last.CreatedAt, uuid.MustParse(last.EntryID)} })
+	return messages.AuditQueryReply{Entries: entries, NextCursor: next}, err
 }
 
 // querySQL says of the place twice when its page begins, because partitions are not pruned by a comparison of rows.

@@ -23,24 +23,12 @@ type (
 
 // Keys lists live keys in byte order: a range of the primary key.
 func (s *Service) Keys(ctx context.Context, tenant string, m messages.CacheKeys) (messages.CacheKeysReply, error) {
-	list := keyList{messages.CacheKeysEndpoint.Name, tenant, m.Prefix}
-	var after string
-	if err := postgres.DecodeCursor(m.Cursor, list, &after); err != nil {
-		return messages.CacheKeysReply{}, err
-	}
-	reply := messages.CacheKeysReply{Keys: []messages.CacheKey{}}
-	keys, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) ([]messages.CacheKey, error) {
-		return listKeys(ctx, db, tenant, m.Prefix, after, m.Size()+1)
-	})
-	if err != nil {
-		return reply, err
-	}
-	if len(keys) > m.Size() {
-		keys = keys[:m.Size()]
-		reply.NextCursor, err = postgres.EncodeCursor(list, keys[len(keys)-1].Key)
-	}
-	reply.Keys = append(reply.Keys, keys...)
-	return reply, err
+	keys, next, err := postgres.ReadPage(ctx, s.pool, keyList{messages.CacheKeysEndpoint.Name, tenant, m.Prefix}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, after string) ([]messages.CacheKey, bool, error) {
+			keys, err := listKeys(ctx, db, tenant, m.Prefix, after, m.Size()+1)
+			return keys[:min(len(keys), m.Size())], len(keys) > m.Size(), err
+		}, func(last messages.CacheKey) string { return last.Key })
+	return messages.CacheKeysReply{Keys: keys, NextCursor: next}, err
 }
 
 func listKeys(ctx context.Context, db postgres.Querier, tenant, prefix, after string, limit int) ([]messages.CacheKey, error) {

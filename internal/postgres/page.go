@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"context"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -9,7 +10,7 @@ import (
 )
 
 // PlanEachTime as the first argument of a query has it planned anew with its arguments. A list with filters that may be
-// absent, as in ($3 = ” OR status = $3), is one statement then, whose conditions on absent filters vanish in the plan; a
+// absent, as in ($3 IS NULL OR status = $3), is one statement then, whose conditions on absent filters vanish in the plan; a
 // plan for all arguments would use no index.
 const PlanEachTime = pgx.QueryExecModeCacheDescribe
 
@@ -33,4 +34,26 @@ func CollectPage[Row any](rows pgx.Rows, scan func(row pgx.CollectableRow, follo
 	var found int
 	page, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return scan(row, &found) })
 	return page, found > len(page), err
+}
+
+// ReadPage reads the page of a list after the cursor, and makes the cursor of the next one, empty when there is none. The list
+// names what a cursor is valid for, as in EncodeCursor. read gets the place where the page begins, whose zero is the
+// beginning of the list; placeOf is the place of a row.
+func ReadPage[Row, Place any](
+	ctx context.Context, pool *Pool, list any, cursor string,
+	read func(ctx context.Context, db Querier, from Place) (page []Row, more bool, err error), placeOf func(last Row) Place,
+) (page []Row, next string, err error) {
+	var from Place
+	if err := DecodeCursor(cursor, list, &from); err != nil {
+		return nil, "", err
+	}
+	more := false
+	page, err = Read(ctx, pool, func(ctx context.Context, db Querier) (rows []Row, err error) {
+		rows, more, err = read(ctx, db, from)
+		return rows, err
+	})
+	if err == nil && more {
+		next, err = EncodeCursor(list, placeOf(page[len(page)-1]))
+	}
+	return append([]Row{}, page...), next, err
 }

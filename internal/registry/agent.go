@@ -54,48 +54,28 @@ func (s *Service) CreateAgent(ctx context.Context, tenant string, m messages.Age
 	}, nil)
 }
 
-// changeAgent runs the statement that changes an agent and returns it, and publishes the event. What is to be said when it
-// changed none, missing finds out. A repeated request that has its reply already publishes nothing.
+// changeAgent is a change of an agent by a statement, and its event.
 func (s *Service) changeAgent(
 	ctx context.Context, tenant string, event messages.Event[messages.AgentChanged],
-	change func(ctx context.Context, db postgres.Querier) (pgx.Rows, error), missing func(ctx context.Context, db postgres.Querier) error,
+	statement func(ctx context.Context, db postgres.Querier) (pgx.Rows, error), missing func(ctx context.Context, db postgres.Querier) error,
 ) (messages.AgentReply, error) {
-	var changed []messages.Agent
-	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.AgentReply, error) {
-		rows, err := change(ctx, db)
-		if err != nil {
-			return messages.AgentReply{}, err
-		}
-		changed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Agent, error) { return scanAgent(row) })
-		switch {
-		case err != nil:
-			return messages.AgentReply{}, duplicate(err)
-		case len(changed) == 0:
-			return messages.AgentReply{}, missing(ctx, db)
-		}
-		return messages.AgentReply{Agent: changed[0]}, nil
+	return change(ctx, s, tenant, changing[messages.Agent, messages.AgentReply]{
+		statement: statement, scan: scanAgent, missing: missing,
+		reply: func(a messages.Agent) messages.AgentReply { return messages.AgentReply{Agent: a} },
+		emit: func(a messages.Agent) {
+			bus.Emit(s.events, event, tenant, messages.AgentChanged{AgentID: a.AgentID, Name: a.Name, Status: a.Status, Version: a.Version})
+		},
 	})
-	if err == nil && len(changed) == 1 {
-		a := changed[0]
-		bus.Emit(s.events, event, tenant, messages.AgentChanged{AgentID: a.AgentID, Name: a.Name, Status: a.Status, Version: a.Version})
-	}
-	return reply, err
 }
 
 // GetAgent returns an agent by its id or its name.
 func (s *Service) GetAgent(ctx context.Context, tenant string, m messages.AgentGet) (messages.AgentReply, error) {
-	agent, size, err := s.findAgent(ctx, tenant, m, smallBytes)
-	if err == nil && size > smallBytes {
-		if err := bus.Reserve(ctx, size); err != nil {
-			return messages.AgentReply{}, err
-		}
-		agent, _, err = s.findAgent(ctx, tenant, m, anySize)
-	}
+	agent, err := get(ctx, func(limit int) (messages.Agent, int64, error) { return s.findAgent(ctx, tenant, m, limit) })
 	return messages.AgentReply{Agent: agent}, err
 }
 
 // findAgent leaves out the JSON of a row that is larger than the limit.
-func (s *Service) findAgent(ctx context.Context, tenant string, m messages.AgentGet, limit int) (agent messages.Agent, size int64, err error) {
+func (s *Service) findAgent(ctx context.Context, tenant string, m messages.AgentGet, limit int) (messages.Agent, int64, error) {
 	const sql = `
 		SELECT agent_id, name, description, type, CASE WHEN size_bytes <= $3 THEN capabilities END, autonomy_level,
 			CASE WHEN size_bytes <= $3 THEN model_config END, status, metadata, version, created_at, updated_at, size_bytes
@@ -105,18 +85,7 @@ func (s *Service) findAgent(ctx context.Context, tenant string, m messages.Agent
 	if m.Name != "" {
 		by, field = `name = $2`, "name"
 	}
-	agent, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.Agent, error) {
-		rows, err := db.Query(ctx, sql+by, tenant, m.AgentID+m.Name, limit)
-		if err != nil {
-			return messages.Agent{}, err
-		}
-		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Agent, error) { return scanAgent(row, &size) })
-		if err != nil || len(found) == 0 {
-			return messages.Agent{}, orNotFound(err, "agent", field)
-		}
-		return found[0], nil
-	})
-	return agent, size, err
+	return find(ctx, s, scanAgent, notFound("agent", field), sql+by, tenant, m.AgentID+m.Name, limit)
 }
 
 // UpdateAgent changes the named fields of an agent.

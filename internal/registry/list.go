@@ -32,29 +32,6 @@ func (p place) before() (at pgtype.Timestamptz, id string) {
 	return pgtype.Timestamptz{Time: p.At, Valid: true}, p.ID
 }
 
-// readPage reads the page after the cursor, and makes the next one.
-func readPage[Row any](
-	ctx context.Context, s *Service, here list, cursor string,
-	read func(ctx context.Context, db postgres.Querier, from place) ([]Row, bool, error), placeOf func(last Row) place,
-) (page []Row, next string, err error) {
-	var from place
-	if err := postgres.DecodeCursor(cursor, here, &from); err != nil {
-		return nil, "", err
-	}
-	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
-		return nil, "", err
-	}
-	var more bool
-	page, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (rows []Row, err error) {
-		rows, more, err = read(ctx, db, from)
-		return rows, err
-	})
-	if err == nil && more {
-		next, err = postgres.EncodeCursor(here, placeOf(page[len(page)-1]))
-	}
-	return append([]Row{}, page...), next, err
-}
-
 var agentsSQL = postgres.PageSQL(agentColumns, `created_at DESC, agent_id DESC`, `
 	SELECT * FROM morello.agent
 	WHERE tenant = $1 AND (created_at, agent_id) < ($3, $4)
@@ -66,7 +43,10 @@ var agentsSQL = postgres.PageSQL(agentColumns, `created_at DESC, agent_id DESC`,
 func (s *Service) ListAgents(ctx context.Context, tenant string, m messages.AgentList) (messages.AgentListReply, error) {
 	filters := m
 	filters.Page = messages.Page{}
-	agents, next, err := readPage(ctx, s, list{messages.AgentListEndpoint.Name, tenant, filters}, m.Cursor,
+	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
+		return messages.AgentListReply{}, err
+	}
+	agents, next, err := postgres.ReadPage(ctx, s.pool, list{messages.AgentListEndpoint.Name, tenant, filters}, m.Cursor,
 		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Agent, bool, error) {
 			at, id := from.before()
 			rows, err := db.Query(ctx, agentsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Type, m.Query)
@@ -102,7 +82,10 @@ var (
 func (s *Service) ListWorkflows(ctx context.Context, tenant string, m messages.WorkflowList) (messages.WorkflowListReply, error) {
 	filters := m
 	filters.Page = messages.Page{}
-	workflows, next, err := readPage(ctx, s, list{messages.WorkflowListEndpoint.Name, tenant, filters}, m.Cursor,
+	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
+		return messages.WorkflowListReply{}, err
+	}
+	workflows, next, err := postgres.ReadPage(ctx, s.pool, list{messages.WorkflowListEndpoint.Name, tenant, filters}, m.Cursor,
 		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Workflow, bool, error) {
 			rows, err := queryWorkflows(ctx, db, tenant, m, from)
 			if err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/jobs"
@@ -74,6 +75,75 @@ func orNewID(id string) (string, error) {
 	return made.String(), nil
 }
 
+// changing is a change of one thing: an agent or a workflow.
+type changing[Row, Reply any] struct {
+	// statement changes the thing, appends the entry to the audit trail, and returns the thing as it is now.
+	statement func(ctx context.Context, db postgres.Querier) (pgx.Rows, error)
+	scan      func(row pgx.CollectableRow, following ...any) (Row, error)
+	reply     func(row Row) Reply
+	// missing finds out what is to be said when the statement changed nothing.
+	missing func(ctx context.Context, db postgres.Querier) error
+	// emit publishes the event of the change, after its commit.
+	emit func(row Row)
+}
+
+// change makes the change. A repeated request that has its reply already publishes nothing.
+func change[Row, Reply any](ctx context.Context, s *Service, tenant string, c changing[Row, Reply]) (Reply, error) {
+	var changed []Row
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (none Reply, err error) {
+		rows, err := c.statement(ctx, db)
+		if err != nil {
+			return none, err
+		}
+		changed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return c.scan(row) })
+		switch {
+		case err != nil:
+			return none, duplicate(err)
+		case len(changed) == 0:
+			return none, c.missing(ctx, db)
+		}
+		return c.reply(changed[0]), nil
+	})
+	if err == nil && len(changed) == 1 {
+		c.emit(changed[0])
+	}
+	return reply, err
+}
+
+// get finds one thing. What is large find leaves out at first; it is read again when the memory for it is free.
+func get[Row any](ctx context.Context, find func(limit int) (row Row, size int64, err error)) (Row, error) {
+	row, size, err := find(smallBytes)
+	if err != nil || size <= smallBytes {
+		return row, err
+	}
+	if err := bus.Reserve(ctx, size); err != nil {
+		return row, err
+	}
+	row, _, err = find(anySize)
+	return row, err
+}
+
+// find reads the one row of a statement, whose columns scan takes and its size follows. Where there is none it is not found.
+func find[Row any](
+	ctx context.Context, s *Service, scan func(row pgx.CollectableRow, following ...any) (Row, error), missing error, sql string, args ...any,
+) (row Row, size int64, err error) {
+	row, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (none Row, err error) {
+		rows, err := db.Query(ctx, sql, args...)
+		if err != nil {
+			return none, err
+		}
+		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return scan(row, &size) })
+		switch {
+		case err != nil:
+			return none, err
+		case len(found) == 0:
+			return none, missing
+		}
+		return found[0], nil
+	})
+	return row, size, err
+}
+
 // actor is on whose behalf the request was made; empty when it does not say.
 func actor(ctx context.Context) string { return messages.CallFrom(ctx).Actor }
 
@@ -97,14 +167,6 @@ func duplicate(err error) error {
 
 func notFound(what, field string) error {
 	return &messages.Error{Code: messages.CodeNotFound, Message: "there is no such " + what, Details: messages.ErrorDetails{Field: field}}
-}
-
-// orNotFound returns the error of a statement, or that of one that found nothing.
-func orNotFound(err error, what, field string) error {
-	if err != nil {
-		return err
-	}
-	return notFound(what, field)
 }
 
 // versionConflict is the answer to an update whose if_version is not the version that is there.

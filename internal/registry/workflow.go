@@ -71,47 +71,28 @@ func unique(tags []string) []string {
 	return once
 }
 
-// changeWorkflow is changeAgent for workflows.
+// changeWorkflow is a change of a workflow by a statement, and its event.
 func (s *Service) changeWorkflow(
 	ctx context.Context, tenant string, event messages.Event[messages.WorkflowChanged],
-	change func(ctx context.Context, db postgres.Querier) (pgx.Rows, error), missing func(ctx context.Context, db postgres.Querier) error,
+	statement func(ctx context.Context, db postgres.Querier) (pgx.Rows, error), missing func(ctx context.Context, db postgres.Querier) error,
 ) (messages.WorkflowReply, error) {
-	var changed []messages.Workflow
-	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.WorkflowReply, error) {
-		rows, err := change(ctx, db)
-		if err != nil {
-			return messages.WorkflowReply{}, err
-		}
-		changed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Workflow, error) { return scanWorkflow(row) })
-		switch {
-		case err != nil:
-			return messages.WorkflowReply{}, duplicate(err)
-		case len(changed) == 0:
-			return messages.WorkflowReply{}, missing(ctx, db)
-		}
-		return messages.WorkflowReply{Workflow: changed[0]}, nil
+	return change(ctx, s, tenant, changing[messages.Workflow, messages.WorkflowReply]{
+		statement: statement, scan: scanWorkflow, missing: missing,
+		reply: func(w messages.Workflow) messages.WorkflowReply { return messages.WorkflowReply{Workflow: w} },
+		emit: func(w messages.Workflow) {
+			bus.Emit(s.events, event, tenant, messages.WorkflowChanged{WorkflowID: w.WorkflowID, Name: w.Name, Status: w.Status, Version: w.Version})
+		},
 	})
-	if err == nil && len(changed) == 1 {
-		w := changed[0]
-		bus.Emit(s.events, event, tenant, messages.WorkflowChanged{WorkflowID: w.WorkflowID, Name: w.Name, Status: w.Status, Version: w.Version})
-	}
-	return reply, err
 }
 
 // GetWorkflow returns a workflow by its id, or the most recently created of a name.
 func (s *Service) GetWorkflow(ctx context.Context, tenant string, m messages.WorkflowGet) (messages.WorkflowReply, error) {
-	workflow, size, err := s.findWorkflow(ctx, tenant, m, smallBytes)
-	if err == nil && size > smallBytes {
-		if err := bus.Reserve(ctx, size); err != nil {
-			return messages.WorkflowReply{}, err
-		}
-		workflow, _, err = s.findWorkflow(ctx, tenant, m, anySize)
-	}
+	workflow, err := get(ctx, func(limit int) (messages.Workflow, int64, error) { return s.findWorkflow(ctx, tenant, m, limit) })
 	return messages.WorkflowReply{Workflow: workflow}, err
 }
 
 // findWorkflow leaves out the definition of a row that is larger than the limit.
-func (s *Service) findWorkflow(ctx context.Context, tenant string, m messages.WorkflowGet, limit int) (workflow messages.Workflow, size int64, err error) {
+func (s *Service) findWorkflow(ctx context.Context, tenant string, m messages.WorkflowGet, limit int) (messages.Workflow, int64, error) {
 	const sql = `
 		SELECT workflow_id, name, description, CASE WHEN size_bytes <= $3 THEN definition END, status, tags, created_by, metadata,
 			version, created_at, updated_at, size_bytes
@@ -121,18 +102,7 @@ func (s *Service) findWorkflow(ctx context.Context, tenant string, m messages.Wo
 	if m.Name != "" {
 		by, field = `name = $2 ORDER BY created_at DESC, workflow_id DESC LIMIT 1`, "name"
 	}
-	workflow, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.Workflow, error) {
-		rows, err := db.Query(ctx, sql+by, tenant, m.WorkflowID+m.Name, limit)
-		if err != nil {
-			return messages.Workflow{}, err
-		}
-		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (messages.Workflow, error) { return scanWorkflow(row, &size) })
-		if err != nil || len(found) == 0 {
-			return messages.Workflow{}, orNotFound(err, "workflow", field)
-		}
-		return found[0], nil
-	})
-	return workflow, size, err
+	return find(ctx, s, scanWorkflow, notFound("workflow", field), sql+by, tenant, m.WorkflowID+m.Name, limit)
 }
 
 // UpdateWorkflow changes the named fields of a workflow.
