@@ -91,12 +91,15 @@ func (e *eviction) measure(ctx context.Context, db postgres.Querier) error {
 func evict(ctx context.Context, db postgres.Querier, page, enough int64) (evicted, bytes int64, err error) {
 	const sql = `
 		WITH passed AS MATERIALIZED (
-			SELECT e.tenant, e.key, ` + entryBytes + ` AS bytes, sum(` + entryBytes + `) OVER (ORDER BY e.ctid) AS total
-			FROM morello.cache_entry AS e
-			WHERE e.ctid >= $1 AND e.ctid < $2 AND e.expires_at > '-infinity' AND NOT EXISTS (
-				SELECT FROM morello.cache_hot_key AS h
-				WHERE h.tenant = e.tenant AND h.key = e.key AND h.noted_at > now() - 10 * make_interval(secs => ` + hotHalfLife + `)
-			)
+			SELECT tenant, key, bytes, sum(bytes) OVER (ORDER BY place) AS total
+			FROM (
+				SELECT e.ctid AS place, e.tenant, e.key, ` + entryBytes + ` AS bytes
+				FROM morello.cache_entry AS e
+				WHERE e.ctid >= $1 AND e.ctid < $2 AND e.expires_at > '-infinity' AND NOT EXISTS (
+					SELECT FROM morello.cache_hot_key AS h
+					WHERE h.tenant = e.tenant AND h.key = e.key AND h.noted_at > now() - 10 * make_interval(secs => ` + hotHalfLife + `)
+				)
+			) AS sized
 		), doomed AS MATERIALIZED (
 			SELECT e.tenant, e.key, passed.bytes
 			FROM passed JOIN morello.cache_entry AS e ON e.tenant = passed.tenant AND e.key = passed.key

@@ -54,6 +54,10 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 	if err != nil {
 		return nil, err
 	}
+	inserter, err := jobs.NewInserter(p.Log)
+	if err != nil {
+		return nil, err
+	}
 	caches := cache.New(p.Pool, cache.Config{
 		Log: p.Log,
 		Invalidated: func(tenant string, event messages.CacheInvalidated) {
@@ -62,10 +66,6 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 			}
 		},
 	})
-	inserter, err := jobs.NewInserter(p.Log)
-	if err != nil {
-		return nil, err
-	}
 	sessions := session.New(p.Pool, session.Config{Events: events})
 	registries := registry.New(p.Pool, registry.Config{Audit: audit.InsertFrom, InsertJob: inserter.Insert, Events: events})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
