@@ -97,7 +97,7 @@ func mendConnection(err error) string {
 	case "53300": // too_many_connections
 		return "psql -c \"ALTER SYSTEM SET max_connections = 200\"   # and restart PostgreSQL"
 	}
-	return "start PostgreSQL, or name another in MORELLO_DATABASE_URL; \"make up\" starts one here"
+	return "start PostgreSQL, or name yours in MORELLO_DATABASE_URL; \"make up\" starts one and prints its URL"
 }
 
 // check of PostgreSQL: what it finds, or why it could not look.
