@@ -45,6 +45,7 @@ func TestMutates(t *testing.T) {
 		"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true, "cache.info": true,
 		"session.get": true, "session.get_by_token": true, "session.list": true, "session.active_count": true, "session.analytics": true,
 		"agent.get": true, "agent.list": true, "workflow.get": true, "workflow.list": true, "audit.query": true,
+		"transfer.get": true,
 	}
 	for _, e := range messages.Endpoints() {
 		require.Equal(t, !reads[e.Name], e.Mutates, "%s: set Mutates, or name it among the reads of this test", e.Name)

@@ -29,6 +29,8 @@ type Endpoint[Req, Reply any] struct {
 	// Mutates tells that the operation changes data, so that an Idempotency-Key has a meaning for it and its repetition
 	// may not be free.
 	Mutates bool
+	// Idempotent tells of an operation that mutates that its repetition does the same as once, so that it needs no key for that.
+	Idempotent bool
 	// Operator restricts the operation to the tenant TenantAdmin.
 	Operator bool
 }
@@ -36,21 +38,30 @@ type Endpoint[Req, Reply any] struct {
 // Info returns the endpoint without its types, the form in which it stands in the table.
 func (e Endpoint[Req, Reply]) Info() EndpointInfo {
 	return EndpointInfo{
-		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Operator: e.Operator,
+		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Idempotent: e.Idempotent, Operator: e.Operator,
 		Request: reflect.TypeFor[Req](), Reply: reflect.TypeFor[Reply](),
+		RawRequest: rawHeaders[Req](), RawReply: rawHeaders[Reply](),
 	}
 }
 
 // EndpointInfo is one row of the table of endpoints.
 type EndpointInfo struct {
-	Name     string
-	Doc      string
-	Timeout  time.Duration
-	Mutates  bool
-	Operator bool
-	Request  reflect.Type
-	Reply    reflect.Type
+	Name       string
+	Doc        string
+	Timeout    time.Duration
+	Mutates    bool
+	Idempotent bool
+	Operator   bool
+	Request    reflect.Type
+	Reply      reflect.Type
+	// RawRequest and RawReply are the names of the headers of a request or a reply of raw bytes; nil when it is a JSON object.
+	RawRequest []string
+	RawReply   []string
 }
+
+// Repeatable reports whether a request, with an idempotency key or without, may be repeated when nobody knows whether it took
+// effect.
+func (e EndpointInfo) Repeatable(keyed bool) bool { return !e.Mutates || e.Idempotent || keyed }
 
 // Subject returns the subject on which a tenant calls the endpoint.
 func (e EndpointInfo) Subject(tenant string) string { return requestPrefix + tenant + "." + e.Name }
@@ -127,5 +138,8 @@ func Endpoints() []EndpointInfo {
 		WorkflowDeleteEndpoint.Info(),
 		AuditLogEndpoint.Info(),
 		AuditQueryEndpoint.Info(),
+		TransferPutEndpoint.Info(),
+		TransferGetEndpoint.Info(),
+		TransferDeleteEndpoint.Info(),
 	}
 }

@@ -63,6 +63,7 @@ func Events() []EventInfo {
 		SessionCleanupEvent.Info(),
 		IdempotencyCleanupEvent.Info(),
 		PartitionMaintenanceEvent.Info(),
+		TransferCleanupEvent.Info(),
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -31,7 +33,7 @@ func Bind[Req validator, Reply any](
 		if err != nil {
 			return nil, err
 		}
-		return messages.Encode(reply)
+		return r.encode(reply)
 	}
 	return Binding{Endpoint: endpoint.Info(), handle: handle}
 }
@@ -58,10 +60,29 @@ func BindDeferred[Req validator, Reply any](
 
 func decode[Req validator](r *request) (Req, error) {
 	var request Req
-	if err := messages.Decode(r.msg.Data, &request); err != nil {
+	if err := messages.UnpackRequest(r.msg.Data, r.msg.Header.Get, &request); err != nil {
 		return request, err
 	}
 	return request, request.Validate()
+}
+
+// encode returns the body of a reply, and keeps its headers for when it is sent.
+func (r *request) encode(reply any) (body []byte, err error) {
+	body, headers, err := messages.Pack(reply)
+	r.replyHeader = rawHeader(headers)
+	return body, err
+}
+
+// rawHeader returns the headers of a raw message as NATS has them; nil for none.
+func rawHeader(headers map[string]string) nats.Header {
+	if headers == nil {
+		return nil
+	}
+	header := make(nats.Header, len(headers))
+	for name, value := range headers {
+		header[name] = []string{value}
+	}
+	return header
 }
 
 // Deferred is a request whose reply comes later. Who has it calls either Reply or Go, once.
@@ -74,7 +95,7 @@ func (d Deferred[Reply]) Deadline() time.Time { return d.r.deadline }
 func (d Deferred[Reply]) Reply(reply Reply, err error) {
 	var body []byte
 	if err == nil {
-		body, err = protect(func() ([]byte, error) { return messages.Encode(reply) })
+		body, err = protect(func() ([]byte, error) { return d.r.encode(reply) })
 	}
 	d.r.finish(body, err)
 }
@@ -86,6 +107,6 @@ func (d Deferred[Reply]) Go(operation func(ctx context.Context) (Reply, error)) 
 		if err != nil {
 			return nil, err
 		}
-		return messages.Encode(reply)
+		return d.r.encode(reply)
 	})
 }

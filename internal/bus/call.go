@@ -22,15 +22,15 @@ func Call[Req, Reply any](
 	ctx context.Context, conn *Conn, endpoint messages.Endpoint[Req, Reply], tenant string, request Req,
 ) (Reply, error) {
 	var reply Reply
-	body, err := messages.Encode(request)
+	body, raw, err := messages.Pack(request)
 	if err != nil {
 		return reply, err
 	}
-	answer, err := conn.CallRaw(ctx, endpoint.Info(), tenant, body, Headers{})
+	answer, err := conn.Exchange(ctx, endpoint.Info(), tenant, body, Headers{Raw: raw})
 	if err != nil {
 		return reply, err
 	}
-	return reply, messages.DecodeReply(answer, &reply)
+	return reply, messages.UnpackReply(answer.Body, func(name string) string { return answer.Raw[name] }, &reply)
 }
 
 // Headers are the optional headers of a request; see the constants of package messages.
@@ -38,14 +38,29 @@ type Headers struct {
 	IdempotencyKey string
 	Actor          string
 	Traceparent    string
+	// Raw are the headers of a request of raw bytes, by name.
+	Raw map[string]string
 }
 
-// CallRaw calls an operation with an encoded body and returns the encoded reply. It fails as Call does.
+// Answer is an encoded reply.
+type Answer struct {
+	Body []byte
+	// Raw are the headers of a reply of raw bytes, by name.
+	Raw map[string]string
+}
+
+// CallRaw calls an operation with an encoded body and returns the encoded body of the reply. It fails as Call does.
 func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tenant string, body []byte, headers Headers) ([]byte, error) {
+	answer, err := c.Exchange(ctx, endpoint, tenant, body, headers)
+	return answer.Body, err
+}
+
+// Exchange is CallRaw for replies that may have headers.
+func (c *Conn) Exchange(ctx context.Context, endpoint messages.EndpointInfo, tenant string, body []byte, headers Headers) (Answer, error) {
 	if err := endpoint.CheckScope(tenant); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	msg := &nats.Msg{Subject: endpoint.Subject(tenant), Data: body}
+	msg := &nats.Msg{Subject: endpoint.Subject(tenant), Data: body, Header: rawHeader(headers.Raw)}
 	if deadline, given := ctx.Deadline(); given {
 		setHeader(msg, messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10))
 	} else { // the worker knows the endpoint's
@@ -57,27 +72,38 @@ func (c *Conn) CallRaw(ctx context.Context, endpoint messages.EndpointInfo, tena
 	setHeader(msg, messages.HeaderActor, headers.Actor)
 	setHeader(msg, messages.HeaderTraceparent, headers.Traceparent)
 	if err := c.checkSize(msg); err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	reply, err := c.nc.RequestMsgWithContext(ctx, msg)
 	if err != nil {
-		return nil, requestError(err)
+		return Answer{}, requestError(err)
 	}
 	if failure := replyError(reply); failure != nil {
-		return nil, failure
+		return Answer{}, failure
 	}
-	return reply.Data, nil
+	return newAnswer(endpoint, reply), nil
+}
+
+func newAnswer(endpoint messages.EndpointInfo, reply *nats.Msg) Answer {
+	raw := make(map[string]string, len(endpoint.RawReply))
+	for _, name := range endpoint.RawReply {
+		raw[name] = reply.Header.Get(name)
+	}
+	return Answer{reply.Data, raw}
 }
 
 // checkSize refuses what NATS would: headers count too. It must come first, because a request that fails while it is
 // published leaves an entry behind in the library's table of replies.
 func (c *Conn) checkSize(msg *nats.Msg) error {
 	limit := c.nc.MaxPayload()
-	if size := int64(msg.Size() - len(msg.Subject)); size > limit {
+	if size := payloadSize(msg); size > limit {
 		return messages.TooLarge("", int(limit), fmt.Sprintf("the request has %d bytes with its headers", size))
 	}
 	return nil
 }
+
+// payloadSize is what NATS holds against max_payload: body and headers.
+func payloadSize(msg *nats.Msg) int64 { return int64(msg.Size() - len(msg.Subject)) }
 
 // setHeader makes the header when there is something to say: most requests go without, which spares all on their way.
 func setHeader(msg *nats.Msg, name, value string) {

@@ -26,6 +26,8 @@ type request struct {
 	deadline time.Time
 	call     messages.Call
 	reserved int64 // see Reserve
+	// replyHeader are the headers of a reply of raw bytes.
+	replyHeader nats.Header
 }
 
 // receive takes steps 1 to 4. It runs on the subscription's goroutine and must not wait.
@@ -108,6 +110,10 @@ func (r *request) readIdempotencyKey(header nats.Header) error {
 	hash := sha256.New()
 	hash.Write([]byte(r.call.Endpoint))
 	hash.Write([]byte{0})
+	for _, name := range r.endpoint.Endpoint.RawRequest {
+		hash.Write([]byte(header.Get(name)))
+		hash.Write([]byte{0})
+	}
 	hash.Write(r.msg.Data)
 	hash.Sum(r.call.Fingerprint[:0])
 	return nil
@@ -169,11 +175,12 @@ func (r *request) leave() {
 
 func (r *request) reply(body []byte) error {
 	s := r.endpoint.server
-	if limit := s.conn.nc.MaxPayload(); int64(len(body)) > limit {
-		return messages.TooLarge("", int(limit), fmt.Sprintf("the reply has %d bytes", len(body)))
+	msg := &nats.Msg{Subject: r.msg.Reply, Data: body, Header: r.replyHeader}
+	if limit, size := s.conn.nc.MaxPayload(), payloadSize(msg); size > limit {
+		return messages.TooLarge("", int(limit), fmt.Sprintf("the reply has %d bytes", size))
 	}
 	r.endpoint.stats.succeeded(time.Since(r.arrived))
-	s.send(&nats.Msg{Subject: r.msg.Reply, Data: body})
+	s.send(msg)
 	return nil
 }
 
@@ -182,8 +189,7 @@ func (r *request) fail(err error) {
 	failure := messages.AsError(err)
 	r.logFailure(failure)
 	r.endpoint.stats.failed(time.Since(r.arrived), failure)
-	idempotent := !r.endpoint.Endpoint.Mutates || r.call.IdempotencyKey != ""
-	r.endpoint.server.sendError(r.msg.Reply, failure, idempotent)
+	r.endpoint.server.sendError(r.msg.Reply, failure, r.endpoint.Endpoint.Repeatable(r.call.IdempotencyKey != ""))
 }
 
 // logFailure logs an internal error under a new id, which it adds to what the caller sees; other failures are the

@@ -55,6 +55,7 @@ var defaultJobEvery = map[string]time.Duration{
 	"session_cleanup":       10 * time.Minute,
 	"idempotency_cleanup":   time.Hour,
 	"partition_maintenance": 24 * time.Hour,
+	"transfer_cleanup":      10 * time.Minute,
 }
 
 // minJobEvery is the shortest period of a periodic job.

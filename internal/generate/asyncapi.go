@@ -99,11 +99,12 @@ func (w *asyncAPIWriter) add() error {
 
 func (w *asyncAPIWriter) addEndpoint(e messages.EndpointInfo) error {
 	request, answer := e.Name+".request", e.Name+".reply"
-	err := w.addMessage(request, "Request of "+e.Name, e.Doc, requestHeaders(e), w.reflector.received(e.Request))
-	if err != nil {
+	requests := message{Name: request, Title: "Request of " + e.Name, Summary: e.Doc}
+	if err := w.addRequest(requests, e); err != nil {
 		return err
 	}
-	if err := w.addMessage(answer, "Reply of "+e.Name, "The answer to "+request+".", "", w.reflector.sent(e.Reply)); err != nil {
+	replies := message{Name: answer, Title: "Reply of " + e.Name, Summary: "The answer to " + request + "."}
+	if err := w.addReply(replies, e); err != nil {
 		return err
 	}
 	w.doc.Channels[request] = requestChannel(e)
@@ -130,6 +131,20 @@ func (w *asyncAPIWriter) addEndpoint(e messages.EndpointInfo) error {
 	return nil
 }
 
+func (w *asyncAPIWriter) addRequest(m message, e messages.EndpointInfo) error {
+	if messages.IsRaw(e.Request) {
+		return w.addRaw(m, requestHeaders(e), w.reflector.received(e.Request))
+	}
+	return w.addMessage(m, requestHeaders(e), w.reflector.received(e.Request))
+}
+
+func (w *asyncAPIWriter) addReply(m message, e messages.EndpointInfo) error {
+	if messages.IsRaw(e.Reply) {
+		return w.addRaw(m, "", w.reflector.sent(e.Reply))
+	}
+	return w.addMessage(m, "", w.reflector.sent(e.Reply))
+}
+
 // requestChannel is the subject of an operation: of every tenant, or of the operator alone.
 func requestChannel(e messages.EndpointInfo) channel {
 	c := channel{Title: "Requests of " + e.Name, Messages: map[string]reference{"request": ref("components/messages/%s.request", e.Name)}}
@@ -154,7 +169,7 @@ func (w *asyncAPIWriter) addEvent(e messages.EventInfo) error {
 		headers, stream = keptHeaders, messages.EventStream
 		kept = fmt.Sprintf("Kept for %.0f days in the JetStream stream %s.", messages.EventRetention.Hours()/24, messages.EventStream)
 	}
-	if err := w.addMessage(name, "Event "+e.Name, e.Doc, headers, w.reflector.sent(e.Body)); err != nil {
+	if err := w.addMessage(message{Name: name, Title: "Event " + e.Name, Summary: e.Doc}, headers, w.reflector.sent(e.Body)); err != nil {
 		return err
 	}
 	address := e.Subject("{tenant}")
@@ -174,32 +189,50 @@ func (w *asyncAPIWriter) addEvent(e messages.EventInfo) error {
 }
 
 func (w *asyncAPIWriter) addError() error {
-	return w.addMessage(errorMessage, "Failure", "The answer to a request that failed, told from a success by its headers.",
-		errorHeaders, w.reflector.sent(reflect.TypeFor[messages.ErrorReply]()))
+	m := message{Name: errorMessage, Title: "Failure", Summary: "The answer to a request that failed, told from a success by its headers."}
+	return w.addMessage(m, errorHeaders, w.reflector.sent(reflect.TypeFor[messages.ErrorReply]()))
 }
 
-// addMessage adds a message with its payload, examples and headers; headers names a schema, or none.
-func (w *asyncAPIWriter) addMessage(name, title, summary, headers string, payload *jsonschema.Schema) error {
-	examples, err := readExamples(w.goldens, name)
-	if err != nil {
+// addMessage adds a message that is JSON, with its payload, examples and headers; headers names a schema, or none.
+func (w *asyncAPIWriter) addMessage(m message, headers string, payload *jsonschema.Schema) (err error) {
+	if m.Examples, err = readExamples(w.goldens, m.Name, func(text []byte) example { return example{Payload: text} }); err != nil {
 		return err
 	}
-	payload.Version = "" // of the keywords that are used, AsyncAPI's own dialect means the same
-	w.doc.Components.Schemas[name] = payload
-	m := message{
-		Name: name, Title: title, Summary: summary, ContentType: contentType,
-		Payload: ref("components/schemas/%s", name), Examples: examples,
-	}
+	m.ContentType, m.Payload = contentType, w.addSchema(m.Name, payload)
 	if headers != "" {
 		r := ref("components/schemas/%s", headers)
 		m.Headers = &r
 	}
-	w.doc.Components.Messages[name] = m
+	w.doc.Components.Messages[m.Name] = m
 	return nil
 }
 
-// readExamples returns the golden messages <name>.json and <name>.<variant>.json.
-func readExamples(goldens, name string) ([]example, error) {
+// addRaw adds a message of raw bytes. Its headers are its own, which the schema and the examples are of, and those of the schema
+// that headers names, or none.
+func (w *asyncAPIWriter) addRaw(m message, headers string, own *jsonschema.Schema) (err error) {
+	if m.Examples, err = readExamples(w.goldens, m.Name, func(text []byte) example { return example{Headers: text} }); err != nil {
+		return err
+	}
+	m.ContentType, m.Payload = messages.ContentTypeRaw, w.addSchema(m.Name, &jsonschema.Schema{
+		Type: "string", Format: "binary", Description: "Raw bytes.",
+	})
+	if headers != "" {
+		own = withHeaders(own, w.doc.Components.Schemas[headers])
+	}
+	r := w.addSchema(m.Name+".headers", own)
+	m.Headers = &r
+	w.doc.Components.Messages[m.Name] = m
+	return nil
+}
+
+func (w *asyncAPIWriter) addSchema(name string, schema *jsonschema.Schema) reference {
+	schema.Version = "" // of the keywords that are used, AsyncAPI's own dialect means the same
+	w.doc.Components.Schemas[name] = schema
+	return ref("components/schemas/%s", name)
+}
+
+// readExamples returns the golden messages <name>.json and <name>.<variant>.json, each as what is makes of its text.
+func readExamples(goldens, name string, is func(text []byte) example) ([]example, error) {
 	files := []string{filepath.Join(goldens, name+".json")}
 	variants, err := filepath.Glob(filepath.Join(goldens, name+".*.json"))
 	if err != nil {
@@ -211,8 +244,9 @@ func readExamples(goldens, name string) ([]example, error) {
 		if err != nil {
 			return nil, err
 		}
-		variant := strings.TrimSuffix(filepath.Base(file), ".json")
-		examples = append(examples, example{Name: variant, Payload: text})
+		e := is(text)
+		e.Name = strings.TrimSuffix(filepath.Base(file), ".json")
+		examples = append(examples, e)
 	}
 	return examples, nil
 }

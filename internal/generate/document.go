@@ -107,7 +107,8 @@ type message struct {
 
 type example struct {
 	Name    string          `json:"name"`
-	Payload json.RawMessage `json:"payload"`
+	Headers json.RawMessage `json:"headers,omitempty"`
+	Payload json.RawMessage `json:"payload,omitempty"`
 }
 
 type reference struct {

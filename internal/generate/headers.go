@@ -92,4 +92,12 @@ func optionalHeaders(headers []header) *jsonschema.Schema {
 	return object
 }
 
+// withHeaders adds the headers of another schema to one.
+func withHeaders(schema, others *jsonschema.Schema) *jsonschema.Schema {
+	for name, header := range others.Properties.FromOldest() {
+		schema.Properties.Set(name, header)
+	}
+	return schema
+}
+
 func length(n uint64) *uint64 { return &n }

@@ -57,8 +57,11 @@ func newReflector(here, messagesFolder string) (*reflector, error) {
 	return &reflector{comments: reader.CommentMap}, nil
 }
 
-// received returns the schema of what Morello receives: it refuses fields that it does not know.
-func (r *reflector) received(t reflect.Type) *jsonschema.Schema { return r.schema(t, false) }
+// received returns the schema of what Morello receives: it refuses fields that it does not know. Of raw bytes it is the schema of
+// their own headers, beside which there are others.
+func (r *reflector) received(t reflect.Type) *jsonschema.Schema {
+	return r.schema(t, messages.IsRaw(t))
+}
 
 // sent returns the schema of what Morello sends: a caller ignores fields that it does not know.
 func (r *reflector) sent(t reflect.Type) *jsonschema.Schema { return r.schema(t, true) }

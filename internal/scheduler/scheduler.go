@@ -18,6 +18,7 @@ import (
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -80,6 +81,7 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
 		Every: cfg.JobEvery["partition_maintenance"], RetentionDays: cfg.AuditRetentionDays,
 	}))
+	jobs.AddPeriodic[transfer.Cleanup](set, transfer.NewCleanup(cfg.JobEvery["transfer_cleanup"]))
 	jobs.AddBatched(set, registry.NewCascade(ownedByAgents()...))
 	return set
 }
