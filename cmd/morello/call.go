@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type callFlags struct {
 	timeout        time.Duration
 	idempotencyKey string
 	actor          string
+	headers        map[string]string
 }
 
 func newCallCommand() *cobra.Command {
@@ -37,10 +39,13 @@ func newCallCommand() *cobra.Command {
 	call := &cobra.Command{
 		Use: "call <capability>.<operation> ['<json>'|-]", Short: "Call an operation and print its reply",
 		Long: "Call an operation over NATS and print its reply, one line of JSON. Without a body {} is sent; - reads it from\n" +
-			"standard input. A failure is printed as the error object, and exits with 1.\n\nOperations:\n" + operationList(),
+			"standard input. A failure is printed as the error object, and exits with 1. Raw bytes are sent with the headers that\n" +
+			"--header gives, and printed as they are.\n\nOperations:\n" + operationList(),
 		Example: "  morello call cache.set '{\"key\":\"greeting\",\"value\":\"hello\"}'\n" +
 			"  morello call cache.get '{\"key\":\"greeting\"}' --tenant acme\n" +
-			"  echo '{\"keys\":[\"a\",\"b\"]}' | morello call cache.get_many -",
+			"  echo '{\"keys\":[\"a\",\"b\"]}' | morello call cache.get_many -\n" +
+			"  morello call transfer.put - --header Morello-Transfer=$(uuidgen) --header Morello-Part=0 < part\n" +
+			"  morello call transfer.get '{\"transfer_id\":\"…\",\"part\":0}' > part",
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: completeOperation,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -52,6 +57,7 @@ func newCallCommand() *cobra.Command {
 	call.Flags().DurationVar(&flags.timeout, "timeout", 0, "deadline (default that of the operation)")
 	call.Flags().StringVar(&flags.idempotencyKey, "idempotency-key", "", "makes repeating a change safe for 24 hours")
 	call.Flags().StringVar(&flags.actor, "actor", "", "on whose behalf, for the audit trail")
+	call.Flags().StringToStringVar(&flags.headers, "header", nil, "header of a request of raw bytes, as name=value")
 	return call
 }
 
@@ -82,6 +88,11 @@ func runCall(cmd *cobra.Command, flags callFlags, args []string) error {
 	if err := endpoint.CheckScope(flags.tenant); err != nil { // a dot in it would make another subject
 		return callFailure(cmd.OutOrStdout(), err, true)
 	}
+	for name := range flags.headers {
+		if !slices.Contains(endpoint.RawRequest, name) {
+			return cli.UsageError{Err: fmt.Errorf("%s has no header %q of its own", endpoint.Name, name)}
+		}
+	}
 	body, err := callBody(cmd.InOrStdin(), args)
 	if err != nil {
 		return err
@@ -104,11 +115,15 @@ func runCall(cmd *cobra.Command, flags callFlags, args []string) error {
 		defer cancel()
 		ctx = limited
 	}
-	reply, err := conn.CallRaw(ctx, endpoint, flags.tenant, body, bus.Headers{IdempotencyKey: flags.idempotencyKey, Actor: flags.actor})
+	headers := bus.Headers{IdempotencyKey: flags.idempotencyKey, Actor: flags.actor, Raw: flags.headers}
+	reply, err := conn.CallRaw(ctx, endpoint, flags.tenant, body, headers)
 	if err != nil {
-		return callFailure(cmd.OutOrStdout(), err, !endpoint.Mutates || flags.idempotencyKey != "")
+		return callFailure(cmd.OutOrStdout(), err, endpoint.Repeatable(flags.idempotencyKey != ""))
 	}
-	_, err = fmt.Fprintln(cmd.OutOrStdout(), string(reply))
+	if endpoint.RawReply == nil {
+		reply = append(reply, '\n')
+	}
+	_, err = cmd.OutOrStdout().Write(reply)
 	return err
 }
 

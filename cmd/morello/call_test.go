@@ -60,6 +60,31 @@ func TestCall(t *testing.T) {
 	require.Equal(t, "operator-7", got.call.Actor)
 }
 
+// TestCallRawBytes: bytes come from standard input and are printed as they are.
+func TestCallRawBytes(t *testing.T) {
+	t.Parallel()
+	const id = "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"
+	var stored messages.TransferPut
+	url := serve(t,
+		bus.Bind(messages.TransferPutEndpoint, func(_ context.Context, _ string, m messages.TransferPut) (messages.TransferPutReply, error) {
+			stored = m
+			return messages.TransferPutReply{ReceivedBytes: len(m.Data)}, nil
+		}),
+		bus.Bind(messages.TransferGetEndpoint, func(context.Context, string, messages.TransferGet) (messages.TransferGetReply, error) {
+			return messages.TransferGetReply{Parts: stored.Part + 1, Data: stored.Data}, nil
+		}))
+	out, err := run(t.Context(), "\x00\xff\n", "call", "--nats-url", url, "transfer.put", "-", "--header", "Morello-Transfer="+id, "--header", "Morello-Part=4")
+	require.NoError(t, err)
+	require.Equal(t, `{"received_bytes":3}`+"\n", out)
+	require.Equal(t, id, stored.TransferID)
+	require.Equal(t, 4, stored.Part)
+	out, err = run(t.Context(), "", "call", "--nats-url", url, "transfer.get", `{"transfer_id":"`+id+`"}`)
+	require.NoError(t, err)
+	require.Equal(t, "\x00\xff\n", out)
+	_, err = run(t.Context(), "", "call", "--nats-url", url, "transfer.get", `{"transfer_id":"`+id+`"}`, "--header", "Morello-Part=4")
+	require.EqualError(t, err, `transfer.get has no header "Morello-Part" of its own`)
+}
+
 // TestCallFailures: programs read the error object, people the text.
 func TestCallFailures(t *testing.T) {
 	t.Parallel()

@@ -79,13 +79,21 @@ func (s *Server) info() micro.Info {
 // endpointName is the name of an endpoint in discovery, where dots are not allowed.
 func endpointName(e messages.EndpointInfo) string { return strings.ReplaceAll(e.Name, ".", "-") }
 
+// endpointMetadata describes an endpoint. The schema of raw bytes is that of their headers.
 func endpointMetadata(e messages.EndpointInfo) map[string]string {
-	return map[string]string{
+	metadata := map[string]string{
 		"description":    e.Doc,
 		"timeout":        e.Timeout.String(),
 		"request_schema": messages.RequestSchema(e.Name),
 		"reply_schema":   messages.ReplySchema(e.Name),
 	}
+	if e.RawRequest != nil {
+		metadata["request_content_type"] = messages.ContentTypeRaw
+	}
+	if e.RawReply != nil {
+		metadata["reply_content_type"] = messages.ContentTypeRaw
+	}
+	return metadata
 }
 
 func (s *Server) serviceStats() micro.Stats {

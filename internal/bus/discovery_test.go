@@ -110,6 +110,22 @@ func TestDiscoveryIsTrue(t *testing.T) {
 	require.Equal(t, messages.QueueGroup, info.Endpoints[0].QueueGroup)
 	require.JSONEq(t, messages.RequestSchema("cache.get"), info.Endpoints[0].Metadata["request_schema"])
 	require.JSONEq(t, messages.ReplySchema("cache.get"), info.Endpoints[0].Metadata["reply_schema"])
+	require.NotContains(t, info.Endpoints[0].Metadata, "request_content_type")
+}
+
+// TestDiscoveryOfRawBytes: the schemas are of the headers, so the content type stands beside them.
+func TestDiscoveryOfRawBytes(t *testing.T) {
+	t.Parallel()
+	_, _, url := serve(t, bus.ServerConfig{}, bus.Bind(messages.TransferPutEndpoint, receivePart), bus.Bind(messages.TransferGetEndpoint, repeatPart))
+	reply, err := rawConn(t, url).Request("$SRV.INFO.morello.one", nil, 5*time.Second)
+	require.NoError(t, err)
+	var info micro.Info
+	require.NoError(t, json.Unmarshal(reply.Data, &info))
+	put, get := info.Endpoints[0].Metadata, info.Endpoints[1].Metadata
+	require.Equal(t, "application/octet-stream", put["request_content_type"])
+	require.NotContains(t, put, "reply_content_type")
+	require.Equal(t, "application/octet-stream", get["reply_content_type"])
+	require.NotContains(t, get, "request_content_type")
 }
 
 func TestNATSCommandShowsTheService(t *testing.T) {

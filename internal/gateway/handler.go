@@ -27,7 +27,7 @@ const (
 )
 
 // Handler serves POST /v1/<tenant>/<capability>/<operation>: the body is the request, the answer the reply, and an error
-// code answers with its number as the status. The optional headers of a request are those of NATS.
+// code answers with its number as the status. Headers are those of NATS, the optional ones of a request and those of raw bytes.
 //
 // The order of the checks is part of the contract: who calls, before what is called.
 func Handler(conn *bus.Conn, cfg config.Config) http.Handler {
@@ -61,7 +61,7 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 		writeError(w, messages.AsError(err))
 		return
 	}
-	headers, err := readHeaders(r)
+	headers, err := readHeaders(r, endpoint)
 	if err != nil {
 		writeError(w, messages.AsError(err))
 		return
@@ -69,11 +69,22 @@ func (h *handler) call(w http.ResponseWriter, r *http.Request) {
 	reply, err := h.forward(w, r, endpoint, headers)
 	if err != nil {
 		failure := messages.AsError(err)
-		writeFailure(w, failure.Code.Number(), failure, !endpoint.Mutates || headers.IdempotencyKey != "")
+		writeFailure(w, failure.Code.Number(), failure, endpoint.Repeatable(headers.IdempotencyKey != ""))
 		return
 	}
-	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(reply)
+	w.Header().Set("Content-Type", contentType(endpoint.RawReply))
+	for name, value := range reply.Raw {
+		w.Header().Set(name, value)
+	}
+	_, _ = w.Write(reply.Body)
+}
+
+// contentType of a message, which is raw bytes if it has headers of its own.
+func contentType(rawHeaders []string) string {
+	if rawHeaders != nil {
+		return messages.ContentTypeRaw
+	}
+	return "application/json"
 }
 
 // admit checks who calls, and then what is called.
@@ -89,13 +100,17 @@ func (h *handler) admit(r *http.Request) (messages.EndpointInfo, error) {
 	return endpoint, endpoint.CheckScope(tenant)
 }
 
-// readHeaders takes the optional headers. What a worker would refuse in them it refuses itself, but for an idempotency
+// readHeaders takes the headers of the operation. What a worker would refuse in them it refuses itself, but for an idempotency
 // key that is empty or there twice: that one does not get through.
-func readHeaders(r *http.Request) (bus.Headers, error) {
+func readHeaders(r *http.Request, endpoint messages.EndpointInfo) (bus.Headers, error) {
 	headers := bus.Headers{
 		IdempotencyKey: r.Header.Get(messages.HeaderIdempotencyKey),
 		Actor:          r.Header.Get(messages.HeaderActor),
 		Traceparent:    r.Header.Get(messages.HeaderTraceparent),
+		Raw:            make(map[string]string, len(endpoint.RawRequest)),
+	}
+	for _, name := range endpoint.RawRequest {
+		headers.Raw[name] = r.Header.Get(name)
 	}
 	if keys := r.Header.Values(messages.HeaderIdempotencyKey); len(keys) > 1 || len(keys) == 1 && keys[0] == "" {
 		return headers, messages.Invalid(messages.HeaderIdempotencyKey, "must be one key of 1 to %d characters", messages.MaxIdempotencyKeyBytes)
@@ -103,17 +118,17 @@ func readHeaders(r *http.Request) (bus.Headers, error) {
 	return headers, nil
 }
 
-func (h *handler) forward(w http.ResponseWriter, r *http.Request, endpoint messages.EndpointInfo, headers bus.Headers) ([]byte, error) {
+func (h *handler) forward(w http.ResponseWriter, r *http.Request, endpoint messages.EndpointInfo, headers bus.Headers) (bus.Answer, error) {
 	ctx, cancel, err := withDeadline(r)
 	if err != nil {
-		return nil, err
+		return bus.Answer{}, err
 	}
 	defer cancel()
 	body, err := readBody(w, r)
 	if err != nil {
-		return nil, err
+		return bus.Answer{}, err
 	}
-	return h.conn.CallRaw(ctx, endpoint, r.PathValue("tenant"), body, headers)
+	return h.conn.Exchange(ctx, endpoint, r.PathValue("tenant"), body, headers)
 }
 
 // readBody reads the body within bodyTimeout: a caller that sends it byte by byte must not hold a connection for ever.

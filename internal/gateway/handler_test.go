@@ -11,6 +11,7 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/devstack/devtest"
 	"github.com/ai-cherry/morello/messages"
@@ -34,6 +35,32 @@ func TestSuccess(t *testing.T) {
 	got = ask(t, http.MethodPost, url+"/v1/acme/cache/set", `{"key":"k","value":{"a": 1e400}}`, "Content-Type", "text/plain")
 	require.Equal(t, http.StatusOK, got.status)
 	require.Equal(t, `{"stored":true,"version":8}`, got.body)
+}
+
+// TestRawBytes: bytes and their headers pass in both directions.
+func TestRawBytes(t *testing.T) {
+	t.Parallel()
+	const id = "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"
+	puts := make(chan messages.TransferPut, 1)
+	url, _ := serve(t, config.Config{},
+		bus.Bind(messages.TransferPutEndpoint, func(_ context.Context, _ string, m messages.TransferPut) (messages.TransferPutReply, error) {
+			puts <- m
+			return messages.TransferPutReply{ReceivedBytes: len(m.Data)}, nil
+		}),
+		bus.Bind(messages.TransferGetEndpoint, func(context.Context, string, messages.TransferGet) (messages.TransferGetReply, error) {
+			return messages.TransferGetReply{Parts: 3, Data: []byte("\x00\xff")}, nil
+		}))
+	got := ask(t, http.MethodPost, url+"/v1/acme/transfer/put", "\xff\x00{", "Morello-Transfer", id, "Morello-Part", "2", "Content-Type", "application/octet-stream")
+	require.Equal(t, `{"received_bytes":3}`, got.body)
+	require.Equal(t, "application/json", got.header.Get("Content-Type"))
+	require.Equal(t, messages.TransferPut{TransferID: id, Part: 2, Data: []byte("\xff\x00{")}, <-puts)
+	got = ask(t, http.MethodPost, url+"/v1/acme/transfer/get", `{"transfer_id":"`+id+`"}`)
+	require.Equal(t, "\x00\xff", got.body)
+	require.Equal(t, "application/octet-stream", got.header.Get("Content-Type"))
+	require.Equal(t, "3", got.header.Get("Morello-Parts"))
+	got = ask(t, http.MethodPost, url+"/v1/acme/transfer/put", "x", "Morello-Transfer", id)
+	require.Equal(t, http.StatusBadRequest, got.status)
+	require.Equal(t, "Morello-Part", got.failure(t).Details.Field)
 }
 
 // TestErrorCodes: every code has its status, and arrives whole.
