@@ -42,15 +42,15 @@ func exchange[Req validator, Reply any](
 	if err := request.Validate(); err != nil {
 		return reply, err
 	}
-	body, err := messages.Encode(request)
+	body, raw, err := messages.Pack(request)
 	if err != nil {
 		return reply, &messages.Error{Code: messages.CodeInvalid, Message: "the request cannot be encoded as JSON", Cause: err}
 	}
-	answer, err := c.send(ctx, endpoint.Info(), body)
+	answer, err := c.send(ctx, endpoint.Info(), body, raw)
 	if err != nil {
 		return reply, err
 	}
-	if err := messages.DecodeReply(answer, &reply); err != nil {
+	if err := messages.UnpackReply(answer.Data, answer.Header.Get, &reply); err != nil {
 		return reply, &messages.Error{Code: messages.CodeInternal, Message: "the reply cannot be read", Cause: err}
 	}
 	return reply, nil
@@ -117,8 +117,8 @@ func (h headers) encode() nats.Header {
 	return header
 }
 
-// send sends an encoded request, again if need be, and returns the encoded reply.
-func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body []byte) ([]byte, error) {
+// send sends an encoded request, again if need be, and returns the reply. raw are the headers of a request of raw bytes.
+func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body []byte, raw map[string]string) (*nats.Msg, error) {
 	if err := endpoint.CheckScope(c.tenant); err != nil {
 		return nil, err
 	}
@@ -133,10 +133,14 @@ func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body 
 		defer cancel()
 		ctx = limited
 	}
+	header := h.encode()
+	for name, value := range raw {
+		header.Set(name, value)
+	}
 	r := &request{
 		client: c, deadline: deadline, timeout: endpoint.Timeout,
-		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: body, Header: h.encode()},
-		repeatable: !endpoint.Mutates || h.idempotencyKey != "",
+		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: body, Header: header},
+		repeatable: endpoint.Repeatable(h.idempotencyKey != ""),
 	}
 	return r.run(ctx)
 }
@@ -151,7 +155,7 @@ type request struct {
 }
 
 // attempt makes one attempt. If another may follow, and has time to, it waits no longer than the endpoint's time-out.
-func (r *request) attempt(ctx context.Context, mayRepeat bool) ([]byte, *messages.Error) {
+func (r *request) attempt(ctx context.Context, mayRepeat bool) (*nats.Msg, *messages.Error) {
 	nc := r.client.nc
 	r.msg.Header.Set(messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(r.deadline).Milliseconds()), 10))
 	if err := r.checkSize(); err != nil {
@@ -171,7 +175,7 @@ func (r *request) attempt(ctx context.Context, mayRepeat bool) ([]byte, *message
 	reply, err := nc.RequestMsgWithContext(waiting, r.msg)
 	switch {
 	case err == nil:
-		return reply.Data, replyError(reply)
+		return reply, replyError(reply)
 	case ctx.Err() != nil:
 		return nil, ended(ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):

@@ -20,13 +20,13 @@ const (
 
 // run attempts the request until it has an answer that repetition would not improve, or no attempt or time is left. The
 // failure of the last attempt is the failure of the call, unless the context ended in a pause.
-func (r *request) run(ctx context.Context) ([]byte, error) {
+func (r *request) run(ctx context.Context) (*nats.Msg, error) {
 	for n := 1; ; n++ {
 		mayRepeat := n < r.client.attempts
-		body, failure := r.attempt(ctx, mayRepeat)
+		reply, failure := r.attempt(ctx, mayRepeat)
 		switch {
 		case failure == nil:
-			return body, nil
+			return reply, nil
 		case !mayRepeat || !r.isRetryable(failure):
 			return nil, failure
 		case !r.wait(ctx, pause(n, failure)):
