@@ -91,6 +91,10 @@ func (f fixture) age(t *testing.T, by time.Duration) {
 	require.NoError(t, err)
 }
 
+func keyed(ctx context.Context, key string, fingerprint byte) context.Context {
+	return messages.WithCall(ctx, &messages.Call{IdempotencyKey: key, Fingerprint: [32]byte{fingerprint}})
+}
+
 func failure(t *testing.T, err error) *messages.Error {
 	t.Helper()
 	var known *messages.Error

@@ -6,9 +6,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -101,4 +103,149 @@ func TestQuotaHoldsExactly(t *testing.T) {
 	}
 	require.Zero(t, f.usage(t, tenant))
 	f.put(t, newID(), 0, part)
+}
+
+// TestTenantsAreApart: the same id is another transfer under another tenant.
+func TestTenantsAreApart(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id := newID()
+	f.put(t, id, 0, []byte("of acme"))
+	_, err := f.Get(t.Context(), "other", messages.TransferGet{TransferID: id})
+	requireFailure(t, messages.CodeNotFound, "transfer_id", err)
+	_, err = f.Take(t.Context(), "other", id)
+	requireFailure(t, messages.CodeNotFound, "data_transfer_id", err)
+	deleted, err := f.Delete(t.Context(), "other", messages.TransferDelete{TransferID: id})
+	require.NoError(t, err)
+	require.False(t, deleted.Deleted)
+	_, err = f.Put(t.Context(), "other", messages.TransferPut{TransferID: id, Data: []byte("of other")})
+	require.NoError(t, err)
+	data, parts := f.get(t, id, 0)
+	require.Equal(t, "of acme", string(data))
+	require.Equal(t, 1, parts)
+	require.Equal(t, f.usage(t, tenant), f.usage(t, "other"))
+}
+
+// TestGaps: who reads a document learns which part is missing; single parts can be read all the same.
+func TestGaps(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id := newID()
+	for _, part := range []int{4, 1, 0} {
+		f.put(t, id, part, []byte("x"))
+	}
+	_, err := f.Take(t.Context(), tenant, id)
+	requireFailure(t, messages.CodeInvalid, "data_transfer_id", err)
+	require.ErrorContains(t, err, "part 2 is missing")
+	_, parts := f.get(t, id, 4)
+	require.Equal(t, 5, parts)
+	_, err = f.Get(t.Context(), tenant, messages.TransferGet{TransferID: id, Part: 2})
+	requireFailure(t, messages.CodeNotFound, "transfer_id", err)
+}
+
+// TestExpiry: an hour after it was put a part is gone, for everybody, and can be put again.
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id := newID()
+	f.put(t, id, 0, []byte("old"))
+	f.age(t, messages.TransferTTL-time.Minute)
+	f.put(t, id, 1, []byte("young"))
+	taken, err := f.Take(t.Context(), tenant, id)
+	require.NoError(t, err)
+	require.Equal(t, "oldyoung", string(taken))
+	f.age(t, time.Minute)
+	_, err = f.Get(t.Context(), tenant, messages.TransferGet{TransferID: id})
+	requireFailure(t, messages.CodeNotFound, "transfer_id", err)
+	_, err = f.Take(t.Context(), tenant, id)
+	require.ErrorContains(t, err, "part 0 is missing")
+	f.age(t, messages.TransferTTL)
+	_, err = f.Take(t.Context(), tenant, id)
+	requireFailure(t, messages.CodeNotFound, "data_transfer_id", err)
+	f.put(t, id, 0, []byte("new"))
+	_, parts := f.get(t, id, 0)
+	require.Equal(t, 1, parts, "what has expired is no part of it")
+	deleted, err := f.Delete(t.Context(), tenant, messages.TransferDelete{TransferID: id})
+	require.NoError(t, err)
+	require.True(t, deleted.Deleted)
+	require.Zero(t, f.usage(t, tenant))
+
+	f.put(t, id, 0, []byte("left to expire"))
+	f.age(t, messages.TransferTTL)
+	deleted, err = f.Delete(t.Context(), tenant, messages.TransferDelete{TransferID: id})
+	require.NoError(t, err)
+	require.False(t, deleted.Deleted)
+	require.Zero(t, f.usage(t, tenant))
+}
+
+// TestIdempotencyKeys: with a key a part is stored once, and another part under it is a conflict.
+func TestIdempotencyKeys(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	id, ctx := newID(), keyed(t.Context(), "once", 1)
+	put := messages.TransferPut{TransferID: id, Data: []byte("first")}
+	first, err := f.Put(ctx, tenant, put)
+	require.NoError(t, err)
+	f.put(t, id, 0, []byte("in between"))
+	again, err := f.Put(ctx, tenant, put)
+	require.NoError(t, err)
+	require.Equal(t, first, again)
+	data, _ := f.get(t, id, 0)
+	require.Equal(t, "in between", string(data))
+	_, err = f.Put(keyed(t.Context(), "once", 2), tenant, put)
+	requireFailure(t, messages.CodeConflict, "Idempotency-Key", err)
+	for range 2 {
+		deleted, err := f.Delete(keyed(t.Context(), "delete", 3), tenant, messages.TransferDelete{TransferID: id})
+		require.NoError(t, err)
+		require.True(t, deleted.Deleted)
+	}
+	require.Zero(t, f.usage(t, tenant))
+}
+
+// TestCrowd: the count stays that of the parts while parts of few ids are put, replaced and deleted by many at once, and the job
+// removes what has expired.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	ids := []string{newID(), newID(), newID()}
+	tenants := []string{"a", "b"}
+	cleaner, cleaning := transfer.NewCleanup(time.Minute).NewRun, make(chan struct{})
+	var crowd, cleanup sync.WaitGroup
+	cleanup.Go(func() {
+		for {
+			select {
+			case <-cleaning:
+				return
+			default:
+			}
+			if err := f.clean(t.Context(), cleaner()); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for range 8 {
+		crowd.Go(func() {
+			for range 60 {
+				tenant, id := tenants[rand.IntN(len(tenants))], ids[rand.IntN(len(ids))]
+				var err error
+				switch rand.IntN(6) {
+				case 0:
+					_, err = f.Delete(t.Context(), tenant, messages.TransferDelete{TransferID: id})
+				case 1:
+					err = f.expire(t.Context(), tenant, id)
+				default:
+					_, err = f.Put(t.Context(), tenant, messages.TransferPut{TransferID: id, Part: rand.IntN(4), Data: random(1 + rand.IntN(20_000))})
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	crowd.Wait()
+	close(cleaning)
+	cleanup.Wait()
+	for _, tenant := range tenants {
+		f.usage(t, tenant)
+	}
 }
