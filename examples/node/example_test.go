@@ -31,6 +31,17 @@ error: invalid: ttl_seconds must be more than 0 and at most 315360000 (10 years)
 `, devtest.Node(t, folder, env, "example.js"))
 }
 
+// TestTransfer runs the example of a document in parts.
+func TestTransfer(t *testing.T) {
+	t.Parallel()
+	folder := devtest.NodeFolder(t, ".", "transfer.js")
+	env := []string{"MORELLO_NATS_URL=" + startStack(t), "MORELLO_TENANT=acme"}
+	require.Equal(t, `bytes: 3000000 same: true
+deleted: true
+error: not_found: there is no such part; a part lives for an hour
+`, devtest.Node(t, folder, env, "transfer.js"))
+}
+
 // startStack starts NATS and a worker until the test ends, and returns the URL of NATS.
 func startStack(t *testing.T) string {
 	t.Helper()
