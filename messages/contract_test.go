@@ -45,7 +45,7 @@ func TestMutates(t *testing.T) {
 		"cache.get": true, "cache.get_many": true, "cache.keys": true, "cache.get_by_tags": true, "cache.info": true,
 		"session.get": true, "session.get_by_token": true, "session.list": true, "session.active_count": true, "session.analytics": true,
 		"agent.get": true, "agent.list": true, "workflow.get": true, "workflow.list": true, "audit.query": true,
-		"transfer.get": true,
+		"transfer.get": true, "system.job_get": true, "system.job_list": true,
 	}
 	for _, e := range messages.Endpoints() {
 		require.Equal(t, !reads[e.Name], e.Mutates, "%s: set Mutates, or name it among the reads of this test", e.Name)
@@ -106,6 +106,7 @@ func TestEventStreamSubjects(t *testing.T) {
 func TestCheckScope(t *testing.T) {
 	t.Parallel()
 	data, operator := messages.EndpointInfo{Name: "cache.get"}, messages.EndpointInfo{Name: "pool.stats", Operator: true}
+	shared := messages.EndpointInfo{Name: "system.job_get", Shared: true}
 	for _, c := range []struct {
 		endpoint messages.EndpointInfo
 		tenant   string
@@ -115,6 +116,9 @@ func TestCheckScope(t *testing.T) {
 		{operator, messages.TenantAdmin, ""},
 		{data, messages.TenantAdmin, messages.CodeForbidden},
 		{operator, "acme", messages.CodeForbidden},
+		{shared, "acme", ""},
+		{shared, messages.TenantAdmin, ""},
+		{shared, "*", messages.CodeInvalid},
 		{data, "", messages.CodeInvalid},
 		{data, "*", messages.CodeInvalid},
 		{data, ">", messages.CodeInvalid},

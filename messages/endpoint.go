@@ -33,12 +33,14 @@ type Endpoint[Req, Reply any] struct {
 	Idempotent bool
 	// Operator restricts the operation to the tenant TenantAdmin.
 	Operator bool
+	// Shared opens the operation to the tenants, for what is theirs, and to TenantAdmin, for all.
+	Shared bool
 }
 
 // Info returns the endpoint without its types, the form in which it stands in the table.
 func (e Endpoint[Req, Reply]) Info() EndpointInfo {
 	return EndpointInfo{
-		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Idempotent: e.Idempotent, Operator: e.Operator,
+		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Idempotent: e.Idempotent, Operator: e.Operator, Shared: e.Shared,
 		Request: reflect.TypeFor[Req](), Reply: reflect.TypeFor[Reply](),
 		RawRequest: rawHeaders[Req](), RawReply: rawHeaders[Reply](),
 	}
@@ -52,6 +54,7 @@ type EndpointInfo struct {
 	Mutates    bool
 	Idempotent bool
 	Operator   bool
+	Shared     bool
 	Request    reflect.Type
 	Reply      reflect.Type
 	// RawRequest and RawReply are the names of the headers of a request or a reply of raw bytes; nil when it is a JSON object.
@@ -141,5 +144,9 @@ func Endpoints() []EndpointInfo {
 		TransferPutEndpoint.Info(),
 		TransferGetEndpoint.Info(),
 		TransferDeleteEndpoint.Info(),
+		SystemJobGetEndpoint.Info(),
+		SystemJobListEndpoint.Info(),
+		SystemJobCancelEndpoint.Info(),
+		SystemJobRetryEndpoint.Info(),
 	}
 }

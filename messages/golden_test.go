@@ -58,6 +58,7 @@ var nothingRequired = []string{
 	"cache.keys.request", "cache.clear.request", "cache.info.request",
 	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request",
 	"session.create.request", "session.list.request",
+	"system.job_list.request",
 	"session.active_count.request", "session.cleanup_inactive.request", "session.analytics.request",
 }
 

@@ -23,7 +23,7 @@ func ValidTenant(name string) bool {
 // CheckScope judges whether the endpoint may be called under the tenant name that a subject or a path gave.
 func (e EndpointInfo) CheckScope(tenant string) error {
 	switch {
-	case tenant == TenantAdmin && e.Operator, ValidTenant(tenant) && !e.Operator:
+	case tenant == TenantAdmin && (e.Operator || e.Shared), ValidTenant(tenant) && !e.Operator:
 		return nil
 	case tenant == TenantAdmin:
 		return &Error{Code: CodeForbidden, Message: e.Name + " is called under a tenant, not under " + TenantAdmin}

@@ -15,6 +15,8 @@ import (
 const (
 	contentType  = "application/json"
 	errorMessage = "error"
+	// anyTenantPattern is of tenants and of TenantAdmin.
+	anyTenantPattern = messages.TenantPattern + "|^" + messages.TenantAdmin + "$"
 )
 
 // writeAsyncAPI writes the document of both tables of package messages. Its examples are the golden messages.
@@ -155,9 +157,13 @@ func requestChannel(e messages.EndpointInfo) channel {
 	}
 	address := e.Subject("{tenant}")
 	c.Address = &address
-	c.Parameters = map[string]parameter{"tenant": {
-		Description: "The tenant, which needs no registration.", Examples: []string{"demo"}, Pattern: messages.TenantPattern,
-	}}
+	tenant := parameter{Description: "The tenant, which needs no registration.", Examples: []string{"demo"}, Pattern: messages.TenantPattern}
+	if e.Shared {
+		tenant = parameter{
+			Description: "The tenant, for what is its own, or " + messages.TenantAdmin + ", for all.", Examples: tenant.Examples, Pattern: anyTenantPattern,
+		}
+	}
+	c.Parameters = map[string]parameter{"tenant": tenant}
 	return c
 }
 
@@ -177,7 +183,7 @@ func (w *asyncAPIWriter) addEvent(e messages.EventInfo) error {
 		Address: &address, Title: "Events " + e.Name, Description: kept, Stream: stream,
 		Parameters: map[string]parameter{"tenant": {
 			Description: "The tenant, or " + messages.TenantAdmin + " for events of no tenant.", Examples: []string{"demo"},
-			Pattern: messages.TenantPattern + "|^" + messages.TenantAdmin + "$",
+			Pattern: anyTenantPattern,
 		}},
 		Messages: map[string]reference{"event": ref("components/messages/%s", name)},
 	}

@@ -151,6 +151,9 @@ func operationOf(e messages.EndpointInfo) readOperation {
 	if e.Mutates {
 		o.Headers = append(o.Headers, "Idempotency-Key")
 	}
+	if e.Capability() == "system" {
+		o.Tenant += "|^_admin$"
+	}
 	if e.Name == "transfer.put" {
 		o.Headers = append([]string{"Morello-Transfer", "Morello-Part"}, o.Headers...)
 	}

@@ -15,4 +15,9 @@
 // So a period that nobody served is made up within a minute of the next leader; a holder that dies is followed by
 // another when its lease lapses, which goes on with its counts; and the event of a run is published at least once, under
 // the same id, of which the stream keeps one.
+//
+// # Jobs that somebody inserts
+//
+// A worker inserts them in the transaction of the request (Inserter); AddBatched says how they run. job.go reads them, for
+// package system; run.go keeps what they note of themselves.
 package jobs

@@ -59,9 +59,10 @@ func TestRunBatches(t *testing.T) {
 		return nil, calls < 5, nil
 	}
 	f.runner.batchedTime = time.Minute
-	_, err := f.runner.runBatches(t.Context(), step)
+	attempt := f.running(t)
+	_, err := f.runner.runBatches(t.Context(), attempt, step)
 	require.EqualError(t, err, "died")
-	more, err := f.runner.runBatches(t.Context(), step)
+	more, err := f.runner.runBatches(t.Context(), attempt, step)
 	require.NoError(t, err)
 	require.False(t, more)
 	var done int

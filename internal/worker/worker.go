@@ -17,6 +17,7 @@ import (
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/internal/system"
 	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -74,7 +75,7 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
 	server := bus.NewServer(p.Conn, serverConfig, slices.Concat(
 		caches.Endpoints(), sessions.Endpoints(), registries.Endpoints(), audit.New(p.Pool).Endpoints(),
-		transfer.New(p.Pool).Endpoints(),
+		transfer.New(p.Pool).Endpoints(), system.New(p.Pool, system.Config{Audit: audit.InsertFrom, Jobs: inserter}).Endpoints(),
 	))
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
