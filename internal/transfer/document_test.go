@@ -77,7 +77,9 @@ func TestOpen(t *testing.T) {
 		}
 		require.Equal(t, []string{"abc", "de"}, got)
 	}
-	for range parts {
+	for part, err := range parts {
+		require.NoError(t, err)
+		require.Equal(t, "abc", string(part))
 		break
 	}
 	_, _, err = f.Open(t.Context(), tenant, newID())
