@@ -88,6 +88,8 @@ type ErrorDetails struct {
 	RetryAfterMS int64 `json:"retry_after_ms,omitzero"`
 	// Version is the one that is there, of what if_version wanted to be another.
 	Version int64 `json:"version,omitzero"`
+	// SnapshotID is the agent's head, of what if_head wanted to be another.
+	SnapshotID string `json:"snapshot_id,omitzero"`
 	// ErrorID is the id under which an internal failure was logged.
 	ErrorID string `json:"error_id,omitzero"`
 }

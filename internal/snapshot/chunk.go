@@ -36,10 +36,10 @@ const (
 // segments, each a literal or a reference to the next of its children. The document is what is left when every reference is
 // replaced by the text of its chunk.
 type chunk struct {
-	searchable bool // search is to find the strings of the body
-	nodes  []Hash // children that have children
-	leaves []Hash // children that have none
-	body   []byte
+	searchable bool   // search is to find the strings of the body
+	nodes      []Hash // children that have children
+	leaves     []Hash // children that have none
+	body       []byte
 }
 
 func (c *chunk) isLeaf() bool { return len(c.nodes)+len(c.leaves) == 0 }

@@ -14,10 +14,12 @@ const maxDocument = 64 << 20
 // chunks are those that were read, by their hashes.
 type chunks map[Hash]*chunk
 
-// treeSQL reads the chunks of the trees with the roots $2, each once. Only chunks with children are visited on the way.
-const treeSQL = `
+// treeSQL begins a statement about the chunks of trees of the tenant $1, each once, in the common table expression reached. Only
+// chunks with children are visited on the way.
+func treeSQL(roots string) string {
+	return `
 	WITH RECURSIVE node (hash) AS (
-		SELECT unnest($2::bytea[])
+		` + roots + `
 		UNION
 		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
 			LATERAL morello.snapshot_hashes(c.nodes) AS child
@@ -27,20 +29,29 @@ const treeSQL = `
 		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
 			LATERAL morello.snapshot_hashes(c.leaves) AS child
 	)`
+}
+
+// given are roots that stand in the argument $2.
+const given = `SELECT unnest($2::bytea[])`
+
+const chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
+
+// chunksSQL reads the chunks of trees, for collectChunks.
+func chunksSQL(roots string) string {
+	return treeSQL(roots) + `
+		SELECT ` + chunkColumns + ` FROM reached JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = reached.hash`
+}
+
+var givenTreesSQL = chunksSQL(given)
 
 // readTree reads whole trees.
 func readTree(ctx context.Context, db postgres.Querier, tenant string, roots ...Hash) (chunks, error) {
-	const sql = treeSQL + `
-		SELECT c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text
-		FROM reached JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = reached.hash`
-	return queryChunks(ctx, db, sql, tenant, roots)
+	return queryChunks(ctx, db, givenTreesSQL, tenant, roots)
 }
 
 // readChunks reads some chunks, without what lies under them.
 func readChunks(ctx context.Context, db postgres.Querier, tenant string, hashes []Hash) (chunks, error) {
-	const sql = `
-		SELECT c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text
-		FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
+	const sql = `SELECT ` + chunkColumns + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
 	return queryChunks(ctx, db, sql, tenant, hashes)
 }
 
@@ -64,20 +75,12 @@ func collectChunks(rows pgx.Rows) (chunks, error) {
 	return found, err
 }
 
-// treeHashes returns the hashes of all chunks of a tree.
-func treeHashes(ctx context.Context, db postgres.Querier, tenant string, root Hash) ([]Hash, error) {
-	const sql = treeSQL + ` SELECT hash FROM reached`
-	rows, err := db.Query(ctx, sql, tenant, asBytes([]Hash{root}))
-	if err != nil {
-		return nil, err
+func scanHash(row pgx.CollectableRow) (hash Hash, err error) {
+	var joined []byte
+	if err = row.Scan(&joined); err == nil {
+		copy(hash[:], joined)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (hash Hash, err error) {
-		var joined []byte
-		if err = row.Scan(&joined); err == nil {
-			copy(hash[:], joined)
-		}
-		return hash, err
-	})
+	return hash, err
 }
 
 func asBytes(hashes []Hash) [][]byte {
@@ -121,4 +124,3 @@ func (all chunks) append(dst []byte, hash Hash) ([]byte, error) {
 	}
 	return dst, nil
 }
-

@@ -1,0 +1,117 @@
+package snapshot_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/jackc/pgx/v5"
+	"github.com/stretchr/testify/require"
+
+	"github.com/ai-cherry/morello/internal/devstack/devtest"
+	"github.com/ai-cherry/morello/internal/jobs"
+	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/internal/snapshot"
+	"github.com/ai-cherry/morello/internal/transfer"
+	"github.com/ai-cherry/morello/messages"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m, migrate) }
+
+func migrate(ctx context.Context, databaseURL string) error {
+	return postgres.MigrateUp(ctx, databaseURL, slog.New(slog.DiscardHandler))
+}
+
+const tenant = "acme"
+
+// fixture is a service on a database of its own, with a connection for looking behind it.
+type fixture struct {
+	*snapshot.Service
+	url  string
+	pool *postgres.Pool
+	db   *pgx.Conn
+}
+
+func newFixture(t testing.TB) fixture {
+	t.Helper()
+	return newFixtureOn(t, devtest.Database(t))
+}
+
+func newFixtureOn(t testing.TB, url string) fixture {
+	t.Helper()
+	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Program: "test", Instance: "one", Ceiling: 12, Log: slog.New(slog.DiscardHandler)})
+	require.NoError(t, err)
+	t.Cleanup(pool.Close)
+	db, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close(context.Background()) })
+	inserter, err := jobs.NewInserter(slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	transfers := transfer.New(pool)
+	service := snapshot.New(pool, snapshot.Config{InsertJob: inserter.Insert, TakeTransfer: transfers.Take, OfferTransfer: transfers.Offer})
+	return fixture{service, url, pool, db}
+}
+
+// create stores a state of an agent.
+func (f fixture) create(t testing.TB, agent, data string) messages.Snapshot {
+	t.Helper()
+	return f.createBy(t, messages.SnapshotCreate{AgentID: agent, Data: jsontext.Value(data)})
+}
+
+func (f fixture) createBy(t testing.TB, m messages.SnapshotCreate) messages.Snapshot {
+	t.Helper()
+	require.NoError(t, m.Validate())
+	reply, err := f.Create(t.Context(), tenant, m)
+	require.NoError(t, err)
+	return reply.Snapshot
+}
+
+func (f fixture) data(t testing.TB, id string) string {
+	t.Helper()
+	reply, err := f.Get(t.Context(), tenant, messages.SnapshotGet{SnapshotID: id})
+	require.NoError(t, err)
+	return string(reply.Data)
+}
+
+func (f fixture) latest(t testing.TB, agent string) messages.SnapshotDataReply {
+	t.Helper()
+	reply, err := f.Latest(t.Context(), tenant, messages.SnapshotLatest{AgentID: agent})
+	require.NoError(t, err)
+	return reply
+}
+
+func (f fixture) count(t testing.TB, sql string, args ...any) int64 {
+	t.Helper()
+	var n int64
+	require.NoError(t, f.db.QueryRow(t.Context(), sql, args...).Scan(&n))
+	return n
+}
+
+func (f fixture) exec(t testing.TB, sql string, args ...any) {
+	t.Helper()
+	_, err := f.db.Exec(t.Context(), sql, args...)
+	require.NoError(t, err)
+}
+
+func failure(t testing.TB, err error) *messages.Error {
+	t.Helper()
+	var known *messages.Error
+	require.ErrorAs(t, err, &known)
+	return known
+}
+
+// conversation is a document that grows: messages of about a kilobyte, each of its own.
+func conversation(turns int) string {
+	var text strings.Builder
+	text.WriteString(`{"system":"You are a helpful assistant.","messages":[`)
+	for i := range turns {
+		if i > 0 {
+			text.WriteByte(',')
+		}
+		text.WriteString(message(i))
+	}
+	text.WriteString(`],"step":` + jsonNumber(turns) + `}`)
+	return text.String()
+}
