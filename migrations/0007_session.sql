@@ -56,7 +56,7 @@ CREATE TABLE morello.session_token (
     used        boolean     NOT NULL,
     grace       interval    NOT NULL,               -- how long the ones before live on after the first use of this one
     valid_until timestamptz NOT NULL DEFAULT 'infinity',
-    PRIMARY KEY (tenant, token_hash)
+    PRIMARY KEY (tenant, token_hash) INCLUDE (session_id, used, valid_until) -- a look-up need not read the table
 );
 CREATE INDEX session_token_session ON morello.session_token (tenant, session_id, generation);
 
