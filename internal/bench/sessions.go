@@ -121,17 +121,21 @@ func (s *stack) logIn(ctx context.Context, cfg Config, p *progress) error {
 		return err
 	}
 	s.logins = logins
-	return nil
+	return s.touchAll(ctx, time.Hour)
 }
 
-// overSessions measures requests to a worker. Before each turn the sessions are freshly touched, so that no touch is due in it, and
-// the tables are as autovacuum keeps them.
+// touchAll has all sessions seen so long after this moment. Ahead of the measurements no touch becomes due during them.
+func (s *stack) touchAll(ctx context.Context, ahead time.Duration) error {
+	return s.exec(ctx, `UPDATE morello.session SET last_seen_at = now() + $1::interval`, ahead)
+}
+
+// overSessions measures requests to a worker, on tables as autovacuum keeps them.
 func overSessions(newOperation func(cfg Config, s *stack) operation) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
 		if err := s.logIn(ctx, cfg, p); err != nil {
 			return nil, err
 		}
-		if err := s.touchAll(ctx); err != nil {
+		if err := s.exec(ctx, `VACUUM ANALYZE morello.session, morello.session_token`); err != nil {
 			return nil, err
 		}
 		r, err := s.startRole(ctx, RoleWorker)
@@ -140,14 +144,6 @@ func overSessions(newOperation func(cfg Config, s *stack) operation) func(contex
 		}
 		return &running{newOperation(cfg, s), 1, func() { s.stopRole(r) }}, nil
 	}
-}
-
-// touchAll has all sessions seen just now.
-func (s *stack) touchAll(ctx context.Context) error {
-	if err := s.exec(ctx, `UPDATE morello.session SET last_seen_at = now()`); err != nil {
-		return err
-	}
-	return s.exec(ctx, `VACUUM ANALYZE morello.session, morello.session_token`)
 }
 
 func rawGetByToken(cfg Config, s *stack) operation {
@@ -239,7 +235,7 @@ func measureTouches(ctx context.Context, cfg SessionsConfig, s *stack, p *progre
 	if err := s.logIn(ctx, cfg.Config, p); err != nil {
 		return Result{}, err
 	}
-	if err := s.touchAll(ctx); err != nil {
+	if err := s.touchAll(ctx, 0); err != nil {
 		return Result{}, err
 	}
 	before, err := s.rowWrites(ctx)
