@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -104,7 +105,7 @@ func newBenchSessionsCommand() *cobra.Command {
 			strings.Join(bench.SessionCaseNames(), "\n  "),
 		Example: "  morello bench sessions --callers 64,256 --redis 127.0.0.1:6379\n  morello bench sessions --only \"hot touches\" --hot-duration 3m",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cfg.Keys < 1 || cfg.StoreConns < 1 || cfg.HotSessions < 1 || cfg.HotRate <= 0 || cfg.HotDuration <= 0 {
+			if cfg.Keys < 1 || slices.Min(append(cfg.StoreConns, 1)) < 1 || cfg.HotSessions < 1 || cfg.HotRate <= 0 || cfg.HotDuration <= 0 {
 				return cli.UsageError{Err: errors.New("--sessions, --store-connections, --hot-sessions, --hot-rate and --hot-duration must be more than 0")}
 			}
 			cfg.Config = withOutput(cmd, cfg.Config)
@@ -112,7 +113,7 @@ func newBenchSessionsCommand() *cobra.Command {
 		},
 	}
 	command.Flags().IntVar(&cfg.Keys, "sessions", 100_000, "number of sessions")
-	command.Flags().IntVar(&cfg.StoreConns, "store-connections", 4, "connections of pgxstore")
+	command.Flags().IntSliceVar(&cfg.StoreConns, "store-connections", bench.DefaultStoreConns, "numbers of connections of pgxstore")
 	command.Flags().IntVar(&cfg.HotSessions, "hot-sessions", 1000, "sessions of the case hot touches")
 	command.Flags().Float64Var(&cfg.HotRate, "hot-rate", 10_000, "look-ups a second of the case hot touches")
 	command.Flags().DurationVar(&cfg.HotDuration, "hot-duration", 2*time.Minute, "time for the case hot touches")

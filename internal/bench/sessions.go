@@ -27,8 +27,8 @@ const (
 // SessionsConfig of RunSessions. Keys is the number of sessions, ValueBytes the size of their data.
 type SessionsConfig struct {
 	Config
-	// StoreConns is the number of connections of pgxstore.
-	StoreConns int
+	// StoreConns are the numbers of connections to measure pgxstore with.
+	StoreConns []int
 	// HotSessions are in use all the time, in an open loop of HotRate look-ups a second for HotDuration. A touch is due a
 	// minute after the one before.
 	HotSessions int
@@ -38,20 +38,25 @@ type SessionsConfig struct {
 
 // cases in the order of the table. What reads comes before what writes; the open loop is measured by itself.
 func (c SessionsConfig) cases() []benchCase {
-	return []benchCase{
-		{sessionBase, over(RoleWorker, rawGet)},
-		{"session.get_by_token", overSessions(rawGetByToken)},
-		{"pgxstore Find", c.startStore(storeFind)},
-		{redisGetCase, startRedis(redisGet)},
-		{"session.update", overSessions(rawUpdate)},
-		{"pgxstore Commit", c.startStore(storeCommit)},
-		{redisSetCase, startRedis(redisSet)},
-		{hotCase, nil},
+	reads := []benchCase{{sessionBase, over(RoleWorker, rawGet)}, {"session.get_by_token", overSessions(rawGetByToken)}}
+	writes := []benchCase{{"session.update", overSessions(rawUpdate)}}
+	for _, conns := range c.StoreConns {
+		reads = append(reads, benchCase{fmt.Sprintf("pgxstore Find, %d connections", conns), startStore(conns, storeFind)})
+		writes = append(writes, benchCase{fmt.Sprintf("pgxstore Commit, %d connections", conns), startStore(conns, storeCommit)})
 	}
+	reads = append(reads, benchCase{redisGetCase, startRedis(redisGet)})
+	writes = append(writes, benchCase{redisSetCase, startRedis(redisSet)}, benchCase{hotCase, nil})
+	return append(reads, writes...)
 }
 
+// DefaultStoreConns are few connections, with which pgxstore finds at the least cost, and many, with which it commits most, as the
+// disk writes the commits of all of them at once.
+var DefaultStoreConns = []int{4, 16}
+
 // SessionCaseNames lists the cases of RunSessions, for help texts.
-func SessionCaseNames() []string { return namesOf(SessionsConfig{}.cases()) }
+func SessionCaseNames() []string {
+	return namesOf(SessionsConfig{StoreConns: DefaultStoreConns}.cases())
+}
 
 // RunSessions measures sessions beside the session store of SCS on the same PostgreSQL, and beside Redis; and how many rows are
 // written for the touches of sessions that are in use all the time.
@@ -79,7 +84,9 @@ func RunSessions(ctx context.Context, cfg SessionsConfig) error {
 }
 
 // benchObject returns a JSON object of so many bytes, as session data are.
-func benchObject(size int) string { return `{"data":` + string(benchValue(size-len(`{"data":}`))) + `}` }
+func benchObject(size int) string {
+	return `{"data":` + string(benchValue(size-len(`{"data":}`))) + `}`
+}
 
 // login is a session as its user knows it.
 type login struct{ id, token string }
@@ -174,8 +181,8 @@ const storeTable = `
 	CREATE INDEX sessions_expiry_idx ON sessions (expiry)`
 
 // startStore measures the session store of SCS: pgx's own pool and prepared statements, in the callers' process.
-func (c SessionsConfig) startStore(
-	newOperation func(cfg Config, s *stack, store *pgxstore.PostgresStore) operation,
+func startStore(
+	conns int, newOperation func(cfg Config, s *stack, store *pgxstore.PostgresStore) operation,
 ) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
 		if err := s.logIn(ctx, cfg, p); err != nil {
@@ -184,7 +191,7 @@ func (c SessionsConfig) startStore(
 		if err := s.fillStore(ctx, cfg, p); err != nil {
 			return nil, err
 		}
-		pool, err := s.newPool(ctx, c.StoreConns)
+		pool, err := s.newPool(ctx, conns)
 		if err != nil {
 			return nil, err
 		}
