@@ -36,12 +36,15 @@ CREATE TABLE morello.session (
     CHECK (isfinite(created_at) AND isfinite(updated_at) AND isfinite(last_seen_at) AND isfinite(expires_at))
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.05, autovacuum_analyze_scale_factor = 0.05);
 
--- What answers requests about sessions that have not ended is as large as their number, however many have ended.
+-- What answers requests about sessions that have not ended is as large as their number, however many have ended. Those that have
+-- are listed by how they ended.
 CREATE INDEX session_updated ON morello.session (tenant, updated_at, session_id) WHERE ended_at IS NULL;
 CREATE INDEX session_of_user ON morello.session (tenant, user_id, updated_at, session_id) WHERE ended_at IS NULL AND user_id IS NOT NULL;
 CREATE INDEX session_of_agent ON morello.session (tenant, agent_id, updated_at, session_id) WHERE ended_at IS NULL AND agent_id IS NOT NULL;
 CREATE INDEX session_sweep_after ON morello.session (sweep_after) WHERE ended_at IS NULL;
-CREATE INDEX session_ended ON morello.session (tenant, updated_at, session_id) WHERE ended_at IS NOT NULL;
+CREATE INDEX session_ended ON morello.session (tenant, deleted, updated_at, session_id) WHERE ended_at IS NOT NULL;
+CREATE INDEX session_ended_of_user ON morello.session (tenant, user_id, deleted, updated_at, session_id) WHERE ended_at IS NOT NULL AND user_id IS NOT NULL;
+CREATE INDEX session_ended_of_agent ON morello.session (tenant, agent_id, deleted, updated_at, session_id) WHERE ended_at IS NOT NULL AND agent_id IS NOT NULL;
 CREATE INDEX session_ended_at ON morello.session (ended_at) WHERE ended_at IS NOT NULL;
 CREATE INDEX session_created_at ON morello.session (tenant, created_at);
 
