@@ -43,7 +43,7 @@ func writeTable(w io.Writer, results []Result, base string) error {
 	}
 	for _, r := range results {
 		ratio := "-"
-		if held[r.Callers] > 0 {
+		if held[r.Callers] > 0 && r.RowWrites == nil { // an open loop has no rate of its own
 			ratio = fmt.Sprintf("%.2f", r.PerSecond/held[r.Callers])
 		}
 		_, _ = fmt.Fprintf(table, "| %s\t| %d\t| %.0f\t| %s\t| %.0f\t| %.2f\t| %.2f\t| %s\t|\n",
