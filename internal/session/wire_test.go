@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/url"
@@ -79,7 +80,7 @@ func newWire(t *testing.T, databaseURL string) *wire {
 			if err != nil {
 				return // closed, at the end of the test
 			}
-			passing.Go(func() { w.pass(client, server.Host) })
+			passing.Go(func() { w.pass(t.Context(), client, server.Host) })
 		}
 	})
 	t.Cleanup(func() {
@@ -90,9 +91,9 @@ func newWire(t *testing.T, databaseURL string) *wire {
 }
 
 // pass passes on what one connection says until an end of it closes.
-func (w *wire) pass(client net.Conn, address string) {
+func (w *wire) pass(ctx context.Context, client net.Conn, address string) {
 	defer func() { _ = client.Close() }()
-	server, err := net.Dial("tcp", address)
+	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return
 	}
