@@ -41,6 +41,20 @@ func TestFrequentRepliesAreWrittenAsTheLibraryDoes(t *testing.T) {
 			ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"),
 		})
 	})
+	text := rapid.SampledFrom([]string{"", "u", "é", `"<&>\`, "\u2028\x00\n", "\xff"})
+	object := rapid.SampledFrom([]string{`{}`, `{"a": 1}`, `{"a": {"b c": [1, 2.50, "x, y"]}, "d": "\\\" e: f", "g": "h\\\\"}`, `{"\\": " ", "": null}`})
+	rapid.Check(t, func(t *rapid.T) {
+		same(t, messages.SessionReply{Session: messages.Session{
+			SessionID: "5f0c6a0e-6f3c-4d0c-9d5e-0e6b9b1c2d3e", UserID: text.Draw(t, "user"), AgentID: text.Draw(t, "agent"),
+			Data: jsontext.Value(object.Draw(t, "data")), Metadata: jsontext.Value(object.Draw(t, "metadata")),
+			CreatedAt: moment.Draw(t, "created"), UpdatedAt: moment.Draw(t, "updated"), LastSeenAt: moment.Draw(t, "seen"),
+			ExpiresAt: moment.Draw(t, "expires"), AbsoluteExpiresAt: moment.Draw(t, "absolute"),
+			TTLSeconds: rapid.Float64Range(0, 1e25).Draw(t, "ttl"), IdleTimeoutSeconds: rapid.Float64Range(0, 1e9).Draw(t, "idle"),
+			IPAddress: text.Draw(t, "ip"), UserAgent: text.Draw(t, "agent"), InteractionCount: rapid.Int64().Draw(t, "count"),
+			Version: rapid.Int64().Draw(t, "version"), State: rapid.SampledFrom([]messages.SessionState{"", messages.SessionLive}).Draw(t, "state"),
+		}})
+	})
+	same(t, messages.SessionReply{})
 	for _, f := range []float64{0, 1e-6, 9.99e-7, 1e-7, 1e20, 1e21, 123456.789, 3599.123456} { // near the bounds of the notations
 		for _, seconds := range []float64{f, -f} {
 			same(t, messages.CacheGetReply{CacheEntry: messages.CacheEntry{ExpiresInSeconds: &seconds}})

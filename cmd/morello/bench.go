@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -26,17 +27,22 @@ func newBenchCommand() *cobra.Command {
 		},
 	}
 	command.Flags().IntVar(&cfg.Keys, "keys", 1_000_000, "number of keys")
-	command.Flags().IntSliceVar(&cfg.Callers, "callers", []int{1, 16, 64, 256}, "numbers of concurrent callers")
-	addCommonFlags(command, &cfg)
-	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")
-	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "case to run (may be repeated; default all)")
-	command.Flags().StringVar(&cfg.Redis, "redis", "", "address of a Redis to compare with")
-	command.AddCommand(newBenchGrowthCommand(), newBenchCleanupCommand())
+	addCommonFlags(command, &cfg, 100)
+	addComparisonFlags(command, &cfg)
+	command.AddCommand(newBenchGrowthCommand(), newBenchCleanupCommand(), newBenchSessionsCommand())
 	return command
 }
 
-func addCommonFlags(command *cobra.Command, cfg *bench.Config) {
-	command.Flags().IntVar(&cfg.ValueBytes, "value-bytes", 100, "size of each value")
+// addComparisonFlags adds those of the commands that measure several ways to do the same.
+func addComparisonFlags(command *cobra.Command, cfg *bench.Config) {
+	command.Flags().IntSliceVar(&cfg.Callers, "callers", []int{1, 16, 64, 256}, "numbers of concurrent callers")
+	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")
+	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "case to run (may be repeated; default all)")
+	command.Flags().StringVar(&cfg.Redis, "redis", "", "address of a Redis to compare with")
+}
+
+func addCommonFlags(command *cobra.Command, cfg *bench.Config, valueBytes int) {
+	command.Flags().IntVar(&cfg.ValueBytes, "value-bytes", valueBytes, "size of each value")
 	command.Flags().DurationVar(&cfg.Duration, "duration", 6*time.Second, "time for each measurement, all rounds together")
 	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of the callers, worker, naive and echo")
 	command.Flags().BoolVar(&cfg.JSON, "json", false, "print JSON in place of the table")
@@ -65,7 +71,7 @@ func newBenchGrowthCommand() *cobra.Command {
 	command.Flags().IntSliceVar(&rows, "rows", []int{10_000, 10_000_000}, "numbers of rows")
 	command.Flags().IntSliceVar(&cfg.Callers, "callers", []int{1, 64, 256}, "numbers of concurrent callers")
 	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each size; the median counts")
-	addCommonFlags(command, &cfg)
+	addCommonFlags(command, &cfg, 100)
 	return command
 }
 
@@ -86,7 +92,33 @@ func newBenchCleanupCommand() *cobra.Command {
 	command.Flags().IntVar(&cfg.Keys, "keys", 1_000_000, "number of live keys")
 	command.Flags().IntVar(&expired, "expired", 1_000_000, "number of expired rows")
 	command.Flags().Float64Var(&share, "share", 0.3, "part of the closed loop's rate")
-	addCommonFlags(command, &cfg)
+	addCommonFlags(command, &cfg, 100)
+	return command
+}
+
+func newBenchSessionsCommand() *cobra.Command {
+	var cfg bench.SessionsConfig
+	command := &cobra.Command{
+		Use: "sessions", Short: "Measure sessions beside the session store of SCS and Redis, and the writes of touches", Args: cobra.NoArgs,
+		Long: "Measure sessions beside cache.get, the session store of SCS on the same PostgreSQL (pgxstore) and Redis, all with data\n" +
+			"of the same size; then, in an open loop on a few sessions, how many rows are written for their touches.\n\nCases:\n  " +
+			strings.Join(bench.SessionCaseNames(), "\n  "),
+		Example: "  morello bench sessions --callers 64,256 --redis 127.0.0.1:6379\n  morello bench sessions --only \"hot touches\" --hot-duration 3m",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.Keys < 1 || slices.Min(append(cfg.StoreConns, 1)) < 1 || cfg.HotSessions < 1 || cfg.HotRate <= 0 || cfg.HotDuration <= 0 {
+				return cli.UsageError{Err: errors.New("--sessions, --store-connections, --hot-sessions, --hot-rate and --hot-duration must be more than 0")}
+			}
+			cfg.Config = withOutput(cmd, cfg.Config)
+			return bench.RunSessions(cmd.Context(), cfg)
+		},
+	}
+	command.Flags().IntVar(&cfg.Keys, "sessions", 100_000, "number of sessions")
+	command.Flags().IntSliceVar(&cfg.StoreConns, "store-connections", bench.DefaultStoreConns, "numbers of connections of pgxstore")
+	command.Flags().IntVar(&cfg.HotSessions, "hot-sessions", 1000, "sessions of the case hot touches")
+	command.Flags().Float64Var(&cfg.HotRate, "hot-rate", 10_000, "look-ups a second of the case hot touches")
+	command.Flags().DurationVar(&cfg.HotDuration, "hot-duration", 2*time.Minute, "time for the case hot touches")
+	addCommonFlags(command, &cfg.Config, 300)
+	addComparisonFlags(command, &cfg.Config)
 	return command
 }
 

@@ -19,16 +19,23 @@ func TestMain(m *testing.M) {
 	})
 }
 
-// TestExample installs what package-lock.json pins into a copy, runs the example and checks what it prints.
-func TestExample(t *testing.T) {
+// TestExamples installs what package-lock.json pins into a copy, runs the examples and checks what they print.
+func TestExamples(t *testing.T) {
 	t.Parallel()
-	folder := devtest.NodeFolder(t, ".", "example.js")
+	folder := devtest.NodeFolder(t, ".", "morello.js", "example.js", "sessions.js")
 	env := []string{"MORELLO_NATS_URL=" + startStack(t), "MORELLO_TENANT=acme"}
 	require.Equal(t, `set: stored true
 get: found true {"steps":["read","think"]}
 get: found false
 error: invalid: ttl_seconds must be more than 0 and at most 315360000 (10 years)
 `, devtest.Node(t, folder, env, "example.js"))
+	require.Equal(t, `create: a token of 43 characters, told this once
+get_by_token: ada {"cart":["book"]}
+update: {"cart":["book"],"theme":"dark"} version 2
+rotate: another token true
+delete: deleted true
+error: not_found: there is no such live session
+`, devtest.Node(t, folder, env, "sessions.js"))
 }
 
 // TestTransfer runs the example of a document in parts.

@@ -55,7 +55,7 @@ func (c *Config) setDefaults() {
 // Run measures every case with every number of callers, and writes the results.
 func Run(ctx context.Context, cfg Config) error {
 	cfg.setDefaults()
-	cases, err := selectCases(cfg)
+	cases, err := selectCases(cfg, cases)
 	if err != nil {
 		return err
 	}
@@ -65,27 +65,41 @@ func Run(ctx context.Context, cfg Config) error {
 // runCases starts a stack and measures the cases on it, in turns.
 func runCases(ctx context.Context, cfg Config, cases []benchCase) error {
 	return withStack(ctx, cfg, func(stack *stack, progress *progress) error {
-		results := make([]Result, 0, len(cases)*len(cfg.Callers))
-		for _, callers := range cfg.Callers {
-			measured := make([]measurement, len(cases))
-			for round := range cfg.Rounds {
-				for i, c := range cases {
-					progress.show("%d callers, round %d of %d: %s", callers, round+1, cfg.Rounds, c.name)
-					if err := measure(ctx, cfg, stack, c, callers, progress, &measured[i]); err != nil {
-						return fmt.Errorf("%s: %w", c.name, err)
-					}
+		results, err := measureCases(ctx, cfg, stack, progress, cases)
+		if err != nil {
+			return err
+		}
+		return write(cfg, progress, results, echoCase)
+	})
+}
+
+// measureCases measures the cases in turns, with each number of callers.
+func measureCases(ctx context.Context, cfg Config, stack *stack, progress *progress, cases []benchCase) ([]Result, error) {
+	results := make([]Result, 0, len(cases)*len(cfg.Callers))
+	for _, callers := range cfg.Callers {
+		measured := make([]measurement, len(cases))
+		for round := range cfg.Rounds {
+			for i, c := range cases {
+				progress.show("%d callers, round %d of %d: %s", callers, round+1, cfg.Rounds, c.name)
+				if err := measure(ctx, cfg, stack, c, callers, progress, &measured[i]); err != nil {
+					return nil, fmt.Errorf("%s: %w", c.name, err)
 				}
 			}
-			for i, c := range cases {
-				results = append(results, measured[i].result(c.name, callers))
-			}
 		}
-		progress.clear()
-		if cfg.JSON {
-			return writeJSON(cfg.Out, results)
+		for i, c := range cases {
+			results = append(results, measured[i].result(c.name, callers))
 		}
-		return writeTable(cfg.Out, results)
-	})
+	}
+	return results, nil
+}
+
+// write ends the progress and writes the results, in the table beside those of the case that is the base.
+func write(cfg Config, progress *progress, results []Result, base string) error {
+	progress.clear()
+	if cfg.JSON {
+		return writeJSON(cfg.Out, results)
+	}
+	return writeTable(cfg.Out, results, base)
 }
 
 // withStack runs what measures between the start and the end of all servers.

@@ -36,6 +36,12 @@ type running struct {
 // echoCase is what the others are held against.
 const echoCase = "echo"
 
+// The cases that need a Redis.
+const (
+	redisGetCase = "Redis GET"
+	redisSetCase = "Redis SET"
+)
+
 // cases in the order of the table. What reads comes before what writes.
 var cases = []benchCase{
 	{echoCase, over(RoleEcho, rawGet)},
@@ -44,27 +50,30 @@ var cases = []benchCase{
 	{"get_many of 100", over(RoleWorker, rawGetMany)},
 	{"direct prepared SELECT", startDirect},
 	{"JetStream KV get", startKV(kvGet)},
-	{"Redis GET", startRedis(redisGet)},
+	{redisGetCase, startRedis(redisGet)},
 	{"set, one statement each", over(RoleNaive, rawSet)},
 	{"set", over(RoleWorker, rawSet)},
 	{"JetStream KV put", startKV(kvPut)},
-	{"Redis SET", startRedis(redisSet)},
+	{redisSetCase, startRedis(redisSet)},
 }
 
-func selectCases(cfg Config) ([]benchCase, error) {
+// selectCases leaves out what was not asked for, and Redis if there is none.
+func selectCases(cfg Config, cases []benchCase) ([]benchCase, error) {
 	for _, name := range cfg.Only {
-		if !slices.Contains(CaseNames(), name) {
-			return nil, fmt.Errorf("there is no case %q; there are: %s", name, strings.Join(CaseNames(), ", "))
+		if names := namesOf(cases); !slices.Contains(names, name) {
+			return nil, fmt.Errorf("there is no case %q; there are: %s", name, strings.Join(names, ", "))
 		}
 	}
 	return slices.DeleteFunc(slices.Clone(cases), func(c benchCase) bool {
-		isRedis := c.name == "Redis GET" || c.name == "Redis SET"
+		isRedis := c.name == redisGetCase || c.name == redisSetCase
 		return isRedis && cfg.Redis == "" || len(cfg.Only) > 0 && !slices.Contains(cfg.Only, c.name)
 	}), nil
 }
 
-// CaseNames lists the cases, for help texts.
-func CaseNames() []string {
+// CaseNames lists the cases of Run, for help texts.
+func CaseNames() []string { return namesOf(cases) }
+
+func namesOf(cases []benchCase) []string {
 	var names []string
 	for _, c := range cases {
 		names = append(names, c.name)
@@ -191,12 +200,7 @@ func startDirect(ctx context.Context, cfg Config, s *stack, p *progress) (*runni
 	if err := s.loadKeys(ctx, cfg, p); err != nil {
 		return nil, err
 	}
-	poolConfig, err := pgxpool.ParseConfig(s.databaseURL())
-	if err != nil {
-		return nil, err
-	}
-	poolConfig.MaxConns = directConns
-	pool, err := pgxpool.NewWithConfig(ctx, poolConfig)
+	pool, err := s.newPool(ctx, directConns)
 	if err != nil {
 		return nil, err
 	}
@@ -206,4 +210,14 @@ func startDirect(ctx context.Context, cfg Config, s *stack, p *progress) (*runni
 		return pool.QueryRow(ctx, sql, tenant, keyName(random%uint64(cfg.Keys))).Scan((*[]byte)(&entry.Value), &entry.Version, &entry.ExpiresAt)
 	}
 	return &running{get, 1, pool.Close}, nil
+}
+
+// newPool returns a pool of pgx's own, as those have it who do without Morello.
+func (s *stack) newPool(ctx context.Context, conns int) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(s.databaseURL())
+	if err != nil {
+		return nil, err
+	}
+	cfg.MaxConns = int32(conns)
+	return pgxpool.NewWithConfig(ctx, cfg)
 }

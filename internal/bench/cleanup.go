@@ -26,11 +26,7 @@ func RunCleanup(ctx context.Context, cfg Config, expired int, share float64) err
 		if err != nil {
 			return err
 		}
-		p.clear()
-		if cfg.JSON {
-			return writeJSON(cfg.Out, results)
-		}
-		return writeTable(cfg.Out, results)
+		return write(cfg, p, results, echoCase)
 	})
 }
 

@@ -36,6 +36,8 @@ type stack struct {
 	conn                *bus.Conn        // which the callers share, as they do in the other cases
 	roles               map[string]*role // those that run at the moment
 	loaded, redisLoaded bool             // whether the keys are there
+	logins              []login          // sessions that were begun
+	storeFilled         bool             // whether pgxstore has them, too
 	database            string           // that roles work on
 	filled              map[string]bool  // databases with rows, besides the first
 }

@@ -114,6 +114,9 @@ func (s *Service) UpdateAgent(ctx context.Context, tenant string, m messages.Age
 	})
 }
 
+// errAppeared says that what a statement missed came just after it had looked.
+var errAppeared = errors.New("what is to be changed appeared meanwhile")
+
 // whyNotUpdated reads the version of what an update did not find, or not with the version that it wanted.
 func whyNotUpdated(row pgx.Row, wanted *int64, missing error) error {
 	var version int64
@@ -123,6 +126,8 @@ func whyNotUpdated(row pgx.Row, wanted *int64, missing error) error {
 		return missing
 	case err != nil:
 		return err
+	case version == *wanted:
+		return errAppeared
 	}
 	return versionConflict(*wanted, version)
 }

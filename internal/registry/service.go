@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -81,7 +82,7 @@ type changing[Row, Reply any] struct {
 	statement func(ctx context.Context, db postgres.Querier) (pgx.Rows, error)
 	scan      func(row pgx.CollectableRow, following ...any) (Row, error)
 	reply     func(row Row) Reply
-	// missing finds out what is to be said when the statement changed nothing.
+	// missing finds out what is to be said when the statement changed nothing; errAppeared has it run again.
 	missing func(ctx context.Context, db postgres.Querier) error
 	// emit publishes the event of the change, after its commit.
 	emit func(row Row)
@@ -90,24 +91,35 @@ type changing[Row, Reply any] struct {
 // change makes the change. A repeated request that has its reply already publishes nothing.
 func change[Row, Reply any](ctx context.Context, s *Service, tenant string, c changing[Row, Reply]) (Reply, error) {
 	var changed []Row
-	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (none Reply, err error) {
-		rows, err := c.statement(ctx, db)
-		if err != nil {
-			return none, err
+	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (reply Reply, err error) {
+		for err = errAppeared; errors.Is(err, errAppeared); {
+			changed, err = c.tryChange(ctx, db)
 		}
-		changed, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return c.scan(row) })
-		switch {
-		case err != nil:
-			return none, duplicate(err)
-		case len(changed) == 0:
-			return none, c.missing(ctx, db)
+		if err == nil {
+			reply = c.reply(changed[0])
 		}
-		return c.reply(changed[0]), nil
+		return reply, err
 	})
 	if err == nil && len(changed) == 1 {
 		c.emit(changed[0])
 	}
 	return reply, err
+}
+
+// tryChange runs the statement once.
+func (c changing[Row, Reply]) tryChange(ctx context.Context, db postgres.Querier) ([]Row, error) {
+	rows, err := c.statement(ctx, db)
+	if err != nil {
+		return nil, err
+	}
+	changed, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Row, error) { return c.scan(row) })
+	switch {
+	case err != nil:
+		return nil, duplicate(err)
+	case len(changed) == 0:
+		return nil, c.missing(ctx, db)
+	}
+	return changed, nil
 }
 
 // get finds one thing. What is large find leaves out at first; it is read again when the memory for it is free.

@@ -18,7 +18,9 @@ import (
 
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/devstack/devtest"
+	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/internal/scheduler"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -162,4 +164,63 @@ func TestExpiredSessionsAreTold(t *testing.T) {
 	}, time.Minute, 50*time.Millisecond)
 	require.Equal(t, `{"sessions":[{"session_id":"`+id+`","user_id":"u"}]}`, told)
 	scheduler.end(t, syscall.SIGTERM)
+}
+
+// TestKilledCascadeEndsElsewhere: a scheduler that deletes what an agent owns is killed in the middle; another goes on from there.
+func TestKilledCascadeEndsElsewhere(t *testing.T) {
+	t.Parallel()
+	const sessions, firstBatch = 1200, 500
+	url, broker := devtest.Database(t), devtest.NATS(t).URL()
+	db, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close(context.Background())) }()
+	count := func(sql string) (n int) {
+		require.NoError(t, db.QueryRow(t.Context(), sql).Scan(&n))
+		return n
+	}
+	const deleted = `SELECT count(*) FROM morello.session WHERE deleted`
+	_, err = db.Exec(t.Context(), `
+		INSERT INTO morello.session (tenant, session_id, agent_id, data, metadata, size_bytes, ttl, created_at, updated_at, last_seen_at,
+			expires_at, absolute_expires_at, sweep_after)
+		SELECT 'acme', gen_random_uuid(), CASE WHEN n <= $1 THEN 'a' ELSE 'b' END, '{}', '{}', 4, '1 day', now(),
+			now() + n * interval '1 microsecond', now(), now() + interval '1 day', now() + interval '1 day', now() + interval '1 day'
+		FROM generate_series(1, $1 + 10) AS n`, sessions)
+	require.NoError(t, err)
+
+	// The second batch stops at a session that is locked here.
+	other, err := pgx.Connect(t.Context(), url)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, other.Close(context.Background())) }()
+	lock, err := other.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = lock.Exec(t.Context(), `
+		SELECT FROM morello.session WHERE session_id = (
+			SELECT session_id FROM morello.session WHERE agent_id = 'a' ORDER BY updated_at OFFSET 700 LIMIT 1
+		) FOR UPDATE`)
+	require.NoError(t, err)
+
+	tx, err := db.Begin(t.Context())
+	require.NoError(t, err)
+	inserter, err := jobs.NewInserter(slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	_, err = inserter.Insert(t.Context(), tx, registry.AgentCascade{Tenant: "acme", AgentID: "a"})
+	require.NoError(t, err)
+	require.NoError(t, tx.Commit(t.Context()))
+	first := start(t, url, broker)
+	require.Eventually(t, func() bool {
+		return count(deleted) == firstBatch && count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'`) > 0
+	}, time.Minute, 10*time.Millisecond)
+	first.end(t, syscall.SIGKILL)
+	require.NoError(t, lock.Rollback(t.Context()))
+
+	// River gives a job that died a while before it has another go; let it have passed.
+	_, err = db.Exec(t.Context(), `UPDATE river.river_job SET attempted_at = attempted_at - interval '1 hour' WHERE kind = 'agent_cascade' AND state = 'running'`)
+	require.NoError(t, err)
+	second := start(t, url, broker) // leads when the first's lead has lapsed, after 15 s
+	require.Eventually(t, func() bool {
+		return count(`SELECT count(*) FROM river.river_job WHERE kind = 'agent_cascade' AND state = 'completed'`) == 1
+	}, 2*time.Minute, 50*time.Millisecond)
+	require.Equal(t, sessions, count(deleted))
+	require.Zero(t, count(`SELECT count(*) FROM morello.session WHERE deleted AND agent_id = 'b'`))
+	second.end(t, syscall.SIGTERM)
 }

@@ -9,17 +9,20 @@ import (
 
 // ActiveCount counts live sessions. It reads those that have not ended, however many have.
 func (s *Service) ActiveCount(ctx context.Context, tenant string, m messages.SessionActiveCount) (messages.SessionActiveCountReply, error) {
-	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (reply messages.SessionActiveCountReply, err error) {
-		row := db.QueryRow(ctx, activeCountSQL+whose(m.UserID, m.AgentID), tenant, m.UserID, m.AgentID)
-		err = row.Scan(&reply.TotalActive, &reply.UniqueUsers, &reply.UniqueAgents, &reply.AvgInteractions)
-		return reply, err
+	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.SessionActiveCountReply, error) {
+		return countActive(ctx, db, tenant, m)
 	})
 }
 
-const activeCountSQL = `
-	SELECT count(*), count(DISTINCT s.user_id), count(DISTINCT s.agent_id), coalesce(avg(s.interaction_count), 0)::float8
-	FROM morello.session AS s
-	WHERE s.tenant = $1 AND ` + isLive
+func countActive(ctx context.Context, db postgres.Querier, tenant string, m messages.SessionActiveCount) (reply messages.SessionActiveCountReply, err error) {
+	const sql = `
+		SELECT count(*), count(DISTINCT s.user_id), count(DISTINCT s.agent_id), coalesce(avg(s.interaction_count), 0)::float8
+		FROM morello.session AS s
+		WHERE s.tenant = $1 AND ` + isLive
+	row := db.QueryRow(ctx, sql+whose(m.UserID, m.AgentID), tenant, m.UserID, m.AgentID)
+	err = row.Scan(&reply.TotalActive, &reply.UniqueUsers, &reply.UniqueAgents, &reply.AvgInteractions)
+	return reply, err
+}
 
 const (
 	defaultAnalyticsHours = 24

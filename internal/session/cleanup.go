@@ -26,7 +26,7 @@ func (s *Service) CleanupInactive(ctx context.Context, tenant string, m messages
 			return countInactive(ctx, db, tenant, days)
 		})
 	}
-	c := tenantCleanup{tenant: tenant, days: days, marking: true, from: longAgo}
+	c := tenantCleanup{tenant: tenant, days: days, from: longAgo}
 	return postgres.InBatches(ctx, s.pool, postgres.Batches[messages.SessionCleanupInactiveReply]{
 		Tenant: tenant, Timeout: messages.SessionCleanupInactiveEndpoint.Timeout, Step: c.step,
 		SetMore: func(reply *messages.SessionCleanupInactiveReply, more bool) { reply.More = more },
@@ -37,30 +37,46 @@ func (s *Service) CleanupInactive(ctx context.Context, tenant string, m messages
 	})
 }
 
-// tenantCleanup first marks and then removes.
+// tenantCleanup first marks, and then removes what expired, and then what was deleted: an index has each in the order of updates.
 type tenantCleanup struct {
 	tenant  string
 	days    float64
-	marking bool
+	phase   cleanupPhase
 	from    pgtype.Timestamptz
 	expired []messages.SessionRef // that were marked and not announced yet
 }
 
+type cleanupPhase int
+
+const (
+	marking cleanupPhase = iota
+	removingExpired
+	removingDeleted
+)
+
 func (c *tenantCleanup) step(ctx context.Context, db postgres.Querier, reply *messages.SessionCleanupInactiveReply) (more bool, err error) {
-	if !c.marking {
-		did, err := removeOfTenant(ctx, db, c.tenant, c.from, c.days)
-		c.from = did.last
+	var looked int64
+	if c.phase == marking {
+		did, err := markExpired(ctx, db, c.from, &c.tenant)
+		if err != nil {
+			return false, err
+		}
+		looked, c.from = int64(did.looked), did.last
+		c.expired = append(c.expired, did.marked[c.tenant]...)
+		reply.ExpiredMarked += int64(len(did.marked[c.tenant]))
+	} else {
+		did, err := removeOfTenant(ctx, db, c.tenant, c.phase == removingDeleted, c.from, c.days)
+		if err != nil {
+			return false, err
+		}
+		looked, c.from = did.looked, did.last
 		reply.Deleted += did.removed
-		return did.looked == cleanupBatch, err
 	}
-	did, err := markExpired(ctx, db, c.from, &c.tenant)
-	c.from = did.last
-	c.expired = append(c.expired, did.marked[c.tenant]...)
-	reply.ExpiredMarked += int64(len(did.marked[c.tenant]))
-	if did.looked < cleanupBatch {
-		c.marking, c.from = false, longAgo
+	if looked == cleanupBatch {
+		return true, nil
 	}
-	return true, err
+	c.phase, c.from = c.phase+1, longAgo
+	return c.phase <= removingDeleted, nil
 }
 
 // countInactive counts what a clean-up would do at this moment.
@@ -71,7 +87,7 @@ func countInactive(ctx context.Context, db postgres.Querier, tenant string, days
 			WHERE s.tenant = $1 AND s.ended_at IS NULL AND s.sweep_after <= now() AND ` + diesAt + ` <= now()
 		)
 		SELECT (SELECT count(*) FROM expired), (SELECT count(*) FROM expired WHERE old) + (
-			SELECT count(*) FROM morello.session AS s WHERE s.tenant = $1 AND ` + isOver + `
+			SELECT count(*) FROM morello.session AS s WHERE s.tenant = $1 AND s.deleted IN (false, true) AND ` + isOver + `
 		)`
 	err = db.QueryRow(ctx, sql, tenant, days*secondsPerDay).Scan(&reply.ExpiredMarked, &reply.Deleted)
 	return reply, err
@@ -155,15 +171,17 @@ func removeOfAll(ctx context.Context, db postgres.Querier, from pgtype.Timestamp
 	return did, err
 }
 
-// removeOfTenant is removeOfAll for one tenant.
-func removeOfTenant(ctx context.Context, db postgres.Querier, tenant string, from pgtype.Timestamptz, days float64) (did removed, err error) {
+// removeOfTenant is removeOfAll for one tenant, and for those that were deleted or those that were not.
+func removeOfTenant(
+	ctx context.Context, db postgres.Querier, tenant string, deleted bool, from pgtype.Timestamptz, days float64,
+) (did removed, err error) {
 	const sql = `
 		WITH due AS MATERIALIZED (
 			SELECT s.tenant, s.session_id, s.updated_at AS at FROM morello.session AS s
-			WHERE s.tenant = $4 AND s.updated_at >= $1 AND ` + isOver + `
+			WHERE s.tenant = $4 AND s.deleted = $5 AND s.updated_at >= $1 AND ` + isOver + `
 			ORDER BY s.updated_at LIMIT $3
 			FOR UPDATE SKIP LOCKED
 		), ` + removeDue
-	err = db.QueryRow(ctx, sql, from, days*secondsPerDay, cleanupBatch, tenant).Scan(&did.looked, &did.removed, &did.last)
+	err = db.QueryRow(ctx, sql, from, days*secondsPerDay, cleanupBatch, tenant, deleted).Scan(&did.looked, &did.removed, &did.last)
 	return did, err
 }

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -59,8 +60,8 @@ type sessionPage struct {
 	more     bool
 }
 
-// readPage reads up to a page of the sessions that have not ended and up to a page of those that have, each from its own
-// index, and merges them. What lies behind 1 MiB of data is not read.
+// readPage reads up to a page of the sessions that have not ended, of those that expired and of those that were deleted, each from
+// its own index, and merges them. What lies behind 1 MiB of data is not read.
 func readPage(ctx context.Context, db postgres.Querier, tenant string, m messages.SessionList, after listPlace) (sessionPage, error) {
 	asOf := pgtype.Timestamptz{Time: after.AsOf, Valid: m.Cursor != ""}
 	updatedAt := pgtype.Timestamptz{Time: after.UpdatedAt, Valid: true}
@@ -88,34 +89,52 @@ func readPage(ctx context.Context, db postgres.Querier, tenant string, m message
 // listSQL puts the statement together from constants. The filters stand in it only when they are given: as parameters that may
 // be empty they would keep PostgreSQL from the index of users or agents.
 func listSQL(m messages.SessionList) string {
-	const from = ` FROM morello.session AS s
-		WHERE s.tenant = $1 AND (s.updated_at, s.session_id) < ($5, $6::uuid) AND s.updated_at <= coalesce($4, now())`
+	const place = `
+			WHERE s.tenant = $1 AND (s.updated_at, s.session_id) < ($5, $6::uuid) AND s.updated_at <= coalesce($4, now())`
 	const order = ` ORDER BY s.updated_at DESC, s.session_id DESC LIMIT $7`
-	filter, states := whose(m.UserID, m.AgentID), listStates[m.State]
+	filter := whose(m.UserID, m.AgentID)
+	var parts []string
+	for _, part := range listParts[m.State] {
+		parts = append(parts, `(SELECT s.* FROM `+part.from+` AS s`+place+filter+` AND `+part.where+order+`)`)
+	}
 	return `
 		SELECT coalesce($4, now()), s.before, ` + columns + `,
 			CASE WHEN s.before < $8 THEN s.data END, CASE WHEN s.before < $8 THEN s.metadata END
 		FROM (
 			SELECT s.*, sum(s.size_bytes) OVER (ORDER BY s.updated_at DESC, s.session_id DESC) - s.size_bytes AS before
 			FROM (
-				(SELECT s.*` + from + filter + ` AND s.ended_at IS NULL AND ` + states.open + order + `)
+				SELECT s.* FROM (
+				` + strings.Join(parts, `
 				UNION ALL
-				(SELECT s.*` + from + filter + ` AND s.ended_at IS NOT NULL AND ` + states.ended + order + `)
+				`) + `
+				) AS s` + order + `
 			) AS s
-			ORDER BY s.updated_at DESC, s.session_id DESC LIMIT $7
 		) AS s
 		ORDER BY s.updated_at DESC, s.session_id DESC`
 }
 
-// listStates says which of the sessions that have not ended, and which of those that have, are in a state. One that has not
-// been marked yet cannot be dead before its sweep_after.
-var listStates = map[messages.SessionState]struct{ open, ended string }{
-	"":                      {diesAt + ` > now()`, `false`},
-	messages.SessionLive:    {diesAt + ` > now()`, `false`},
-	messages.SessionExpired: {`s.sweep_after <= now() AND ` + diesAt + ` <= now()`, `NOT s.deleted`},
-	messages.SessionDeleted: {`false`, `s.deleted`},
-	messages.SessionAll:     {`true`, `true`},
-}
+// listPart are sessions that one index has in the order of a list.
+type listPart struct{ from, where string }
+
+// The parts of the lists. What has expired and is not marked yet are few; they are found by their sweep_after, before which none
+// is dead, and then sorted: OFFSET 0 keeps PostgreSQL from going through all that live in the order of the list.
+var (
+	live     = listPart{`morello.session`, `s.ended_at IS NULL AND ` + diesAt + ` > now()`}
+	notEnded = listPart{`morello.session`, `s.ended_at IS NULL`}
+	unmarked = listPart{
+		`(SELECT * FROM morello.session WHERE tenant = $1 AND ended_at IS NULL AND sweep_after <= now() OFFSET 0)`, diesAt + ` <= now()`,
+	}
+	expired = listPart{`morello.session`, `s.ended_at IS NOT NULL AND NOT s.deleted`}
+	deleted = listPart{`morello.session`, `s.ended_at IS NOT NULL AND s.deleted`}
+
+	listParts = map[messages.SessionState][]listPart{
+		"":                      {live},
+		messages.SessionLive:    {live},
+		messages.SessionExpired: {unmarked, expired},
+		messages.SessionDeleted: {deleted},
+		messages.SessionAll:     {notEnded, expired, deleted},
+	}
+)
 
 // whose narrows to a user ($2), an agent ($3), both or neither; the parameters are text, and are used, in any case.
 func whose(userID, agentID string) string {

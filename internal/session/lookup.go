@@ -2,7 +2,7 @@ package session
 
 import (
 	"context"
-	"maps"
+	"crypto/sha256"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -23,7 +23,10 @@ type lookup struct {
 }
 
 // tokenKey is the hash of a token with its tenant.
-type tokenKey struct{ tenant, hash string }
+type tokenKey struct {
+	tenant string
+	hash   [sha256.Size]byte
+}
 
 // opened is the session that a token opens; without data and metadata when those are too large to come with others.
 type opened struct {
@@ -33,7 +36,7 @@ type opened struct {
 }
 
 func newLookup(tenant string, m messages.SessionGetByToken) lookup {
-	return lookup{tokenKey{tenant, string(hashToken(m.Token))}, m.Touch == nil || *m.Touch}
+	return lookup{tokenKey{tenant, [sha256.Size]byte(hashToken(m.Token))}, m.Touch == nil || *m.Touch}
 }
 
 // GetByToken returns the live session that a token opens, and touches it when that is due.
@@ -68,26 +71,112 @@ func (o opened) reply(err error) (messages.SessionReply, error) {
 // newLookupBatcher returns the batcher of GetByToken. Equal tokens share one look-up.
 func (s *Service) newLookupBatcher() *postgres.Batcher[lookup, opened] {
 	run := func(ctx context.Context, lookups []lookup, results []postgres.Result[opened]) error {
+		wanted := newWanted(lookups)
 		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
-			found := map[tokenKey]opened{}
-			for again := lookups; len(again) > 0; {
-				did, err := openSessions(ctx, db, again)
-				if err != nil {
-					return err
-				}
-				maps.Copy(found, did.sessions)
-				for key, session := range did.revoked {
-					bus.Emit(s.events, messages.SessionTokenReusedEvent, key.tenant, session)
-				}
-				again = did.lost
+			found, changing, err := findSessions(ctx, db, wanted)
+			if err != nil {
+				return err
 			}
-			for i, l := range lookups {
-				results[i].Value = found[l.tokenKey]
+			if err := s.changeSessions(ctx, db, wanted, changing, found); err != nil {
+				return err
+			}
+			for i, place := range wanted.places {
+				results[i].Value = found[place]
 			}
 			return nil
 		})
 	}
 	return postgres.NewBatcher(postgres.BatcherConfig[lookup]{}, run)
+}
+
+// wanted are some look-ups, turned by 90 degrees, each token once.
+type wanted struct {
+	tenants []string
+	hashes  [][]byte
+	touches []bool
+	places  []int // of each look-up
+}
+
+func newWanted(lookups []lookup) wanted {
+	w := wanted{
+		make([]string, 0, len(lookups)), make([][]byte, 0, len(lookups)), make([]bool, 0, len(lookups)), make([]int, len(lookups)),
+	}
+	seen := make(map[tokenKey]int, len(lookups))
+	for i := range lookups {
+		l := &lookups[i]
+		place, known := seen[l.tokenKey]
+		if !known {
+			place = len(w.tenants)
+			seen[l.tokenKey] = place
+			w.tenants, w.hashes, w.touches = append(w.tenants, l.tenant), append(w.hashes, l.hash[:]), append(w.touches, false)
+		}
+		w.touches[place] = w.touches[place] || l.touch
+		w.places[i] = place
+	}
+	return w
+}
+
+func (w wanted) at(place int) lookup {
+	return lookup{tokenKey{w.tenants[place], [sha256.Size]byte(w.hashes[place])}, w.touches[place]}
+}
+
+// findSessions looks up the live sessions that the tokens open. It is one statement, whatever is wrong with a token, and writes
+// nothing. changing are the places of those for which something is to be written: a touch that is due, the first use of a token,
+// the end of a session whose token came after its time. That is judged by the clock after the snapshot was taken, so that who sees
+// the successor of a token used sees the token over, too.
+func findSessions(ctx context.Context, db postgres.Querier, w wanted) (found []opened, changing []int, err error) {
+	const sql = `
+		SELECT wanted.place, NOT t.used OR t.valid_until <= clock_timestamp() OR wanted.touch AND ` + isDue + `,` + facts + `,
+			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END
+		FROM unnest($1::text[], $2::bytea[], $3::boolean[]) WITH ORDINALITY AS wanted (tenant, token_hash, touch, place)
+		JOIN morello.session_token AS t ON t.tenant = wanted.tenant AND t.token_hash = wanted.token_hash
+		JOIN morello.session AS s ON s.tenant = t.tenant AND s.session_id = t.session_id
+		WHERE ` + isLive
+	rows, err := db.Query(ctx, sql, w.tenants, w.hashes, w.touches, maxBatched)
+	if err != nil {
+		return nil, nil, err
+	}
+	found = make([]opened, len(w.tenants))
+	var place int // counted from 1
+	var changes bool
+	o := opened{found: true}
+	o.State = messages.SessionLive
+	targets := append([]any{&place, &changes}, factTargets(&o.Session)...)
+	_, err = pgx.ForEachRow(rows, append(targets, (*[]byte)(&o.Data), (*[]byte)(&o.Metadata)), func() error {
+		o.large = o.Data == nil
+		if changes {
+			changing = append(changing, place-1)
+		} else {
+			found[place-1] = o
+		}
+		o.Data, o.Metadata = nil, nil
+		return nil
+	})
+	return found, changing, err
+}
+
+// changeSessions writes what is to be written for the look-ups at some places, and sets what they found.
+func (s *Service) changeSessions(ctx context.Context, db postgres.Querier, w wanted, changing []int, found []opened) error {
+	at := make(map[tokenKey]int, len(changing))
+	again := make([]lookup, len(changing))
+	for i, place := range changing {
+		again[i] = w.at(place)
+		at[again[i].tokenKey] = place
+	}
+	for len(again) > 0 {
+		did, err := openSessions(ctx, db, newWanted(again))
+		if err != nil {
+			return err
+		}
+		for key, session := range did.sessions {
+			found[at[key]] = session
+		}
+		for key, session := range did.revoked {
+			bus.Emit(s.events, messages.SessionTokenReusedEvent, key.tenant, session)
+		}
+		again = did.lost
+	}
+	return nil
 }
 
 // opening is what a batch of look-ups found and did.
@@ -97,14 +186,13 @@ type opening struct {
 	lost     []lookup                           // that met another change of the same token: to be looked up again
 }
 
-// openSessions looks up the live sessions that the tokens open. All of it is one statement, whatever is wrong with a token, which
-// writes only if something is to be written: last_seen_at when a touch is due, the first use of a token, the end of a session.
+// openSessions looks up the live sessions that the tokens open, and writes what is to be written: last_seen_at when a touch is due,
+// the first use of a token, the end of a session.
 //
 // What it decides to write it decides again under the lock of the session: of many who find a touch due one writes it. Locks are
 // taken in the order of the ids. The first use of a token changes what others see, and so answers with the session as it is under
-// the lock. That a token is over its time does not change again; it is judged by the clock after the snapshot was taken, so that
-// who sees its successor used sees it over, too.
-func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (opening, error) {
+// the lock. That a token is over its time does not change again; it is judged as findSessions does.
+func openSessions(ctx context.Context, db postgres.Querier, w wanted) (opening, error) {
 	const answer = columns + `,
 			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END`
 	const sql = `
@@ -152,12 +240,11 @@ func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (o
 		UNION ALL
 		SELECT s.tenant, s.fresh_hash, s.due, false, false, s.size_bytes > $4, now(), false, ` + answer + `
 		FROM used JOIN held AS s ON s.tenant = used.tenant AND s.session_id = used.session_id`
-	tenants, hashes, touches := newLookupColumns(lookups)
-	rows, err := db.Query(ctx, sql, tenants, hashes, touches, maxBatched)
+	rows, err := db.Query(ctx, sql, w.tenants, w.hashes, w.touches, maxBatched)
 	if err != nil {
 		return opening{}, err
 	}
-	did := opening{sessions: make(map[tokenKey]opened, len(tenants)), revoked: map[sessionKey]messages.SessionRef{}}
+	did := opening{sessions: make(map[tokenKey]opened, len(w.tenants)), revoked: map[sessionKey]messages.SessionRef{}}
 	var key tokenKey
 	var hash []byte
 	var now time.Time
@@ -165,7 +252,7 @@ func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (o
 	o := opened{found: true}
 	targets := append([]any{&key.tenant, &hash, &due, &reused, &lost, &o.large, &now, &revoked}, sessionTargets(&o.Session)...)
 	_, err = pgx.ForEachRow(rows, targets, func() error {
-		key.hash = string(hash)
+		copy(key.hash[:], hash)
 		switch hit := o; {
 		case revoked:
 			did.revoked[sessionKey{key.tenant, hit.SessionID}] = ref(hit.Session)
@@ -181,19 +268,4 @@ func openSessions(ctx context.Context, db postgres.Querier, lookups []lookup) (o
 		return nil
 	})
 	return did, err
-}
-
-// newLookupColumns turns the look-ups by 90 degrees, each token once.
-func newLookupColumns(lookups []lookup) (tenants []string, hashes [][]byte, touches []bool) {
-	place := make(map[tokenKey]int, len(lookups))
-	for _, l := range lookups {
-		i, seen := place[l.tokenKey]
-		if seen {
-			touches[i] = touches[i] || l.touch
-			continue
-		}
-		place[l.tokenKey] = len(tenants)
-		tenants, hashes, touches = append(tenants, l.tenant), append(hashes, []byte(l.hash)), append(touches, l.touch)
-	}
-	return tenants, hashes, touches
 }

@@ -2,8 +2,10 @@ package session
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
@@ -59,22 +61,38 @@ const (
 			SELECT s.*, ` + diesAt + ` AS dies_at, clock_timestamp() AS now FROM locked AS s
 		)`
 
-	// columns and objects are what sessionTargets takes.
-	columns = `
+	// facts, state and objects are what sessionTargets takes.
+	facts = `
 		s.session_id::text, coalesce(s.user_id, ''), coalesce(s.agent_id, ''),
-		s.created_at, s.updated_at, s.last_seen_at, s.expires_at, s.absolute_expires_at,
-		extract(epoch FROM s.ttl)::float8, coalesce(extract(epoch FROM s.idle), 0)::float8,
-		coalesce(s.ip_address, ''), coalesce(s.user_agent, ''), s.interaction_count, s.version,
-		CASE WHEN s.deleted THEN 'deleted' WHEN s.ended_at IS NULL AND ` + diesAt + ` > now() THEN 'live' ELSE 'expired' END`
+		s.created_at, s.updated_at, s.last_seen_at, s.expires_at, s.absolute_expires_at, s.ttl, s.idle,
+		coalesce(s.ip_address, ''), coalesce(s.user_agent, ''), s.interaction_count, s.version`
+	state   = `, CASE WHEN s.deleted THEN 'deleted' WHEN s.ended_at IS NULL AND ` + diesAt + ` > now() THEN 'live' ELSE 'expired' END`
+	columns = facts + state
 	objects = `, s.data, s.metadata`
 )
 
 func sessionTargets(s *messages.Session) []any {
+	return append(factTargets(s), &s.State, (*[]byte)(&s.Data), (*[]byte)(&s.Metadata))
+}
+
+func factTargets(s *messages.Session) []any {
 	return []any{
 		&s.SessionID, &s.UserID, &s.AgentID,
-		&s.CreatedAt, &s.UpdatedAt, &s.LastSeenAt, &s.ExpiresAt, &s.AbsoluteExpiresAt, &s.TTLSeconds, &s.IdleTimeoutSeconds,
-		&s.IPAddress, &s.UserAgent, &s.InteractionCount, &s.Version, &s.State, (*[]byte)(&s.Data), (*[]byte)(&s.Metadata),
+		&s.CreatedAt, &s.UpdatedAt, &s.LastSeenAt, &s.ExpiresAt, &s.AbsoluteExpiresAt, (*seconds)(&s.TTLSeconds), (*seconds)(&s.IdleTimeoutSeconds),
+		&s.IPAddress, &s.UserAgent, &s.InteractionCount, &s.Version,
 	}
+}
+
+// seconds reads an interval, which PostgreSQL would convert by way of a numeric; 0 for NULL.
+type seconds float64
+
+// ScanInterval implements pgtype.IntervalScanner. None of our intervals has months.
+func (s *seconds) ScanInterval(v pgtype.Interval) error {
+	if v.Months != 0 {
+		return fmt.Errorf("an interval of %d months has no length", v.Months)
+	}
+	*s = seconds(float64(v.Days)*secondsPerDay + float64(v.Microseconds)/1e6)
+	return nil
 }
 
 func scanSession(row pgx.CollectableRow) (messages.Session, error) {
