@@ -46,6 +46,8 @@ func TestMutates(t *testing.T) {
 		"session.get": true, "session.get_by_token": true, "session.list": true, "session.active_count": true, "session.analytics": true,
 		"agent.get": true, "agent.list": true, "workflow.get": true, "workflow.list": true, "audit.query": true,
 		"transfer.get": true, "system.job_get": true, "system.job_list": true,
+		"snapshot.get": true, "snapshot.latest": true, "snapshot.list": true, "snapshot.history": true, "snapshot.diff": true,
+		"snapshot.search": true, "snapshot.stats": true,
 	}
 	for _, e := range messages.Endpoints() {
 		require.Equal(t, !reads[e.Name], e.Mutates, "%s: set Mutates, or name it among the reads of this test", e.Name)
@@ -86,7 +88,8 @@ func TestEventStreamSubjects(t *testing.T) {
 	t.Parallel()
 	subjects := messages.EventStreamSubjects()
 	require.Equal(t, []string{
-		"morello.events.v1.*.session.>", "morello.events.v1.*.agent.>", "morello.events.v1.*.workflow.>", "morello.events.v1.*.maintenance.>",
+		"morello.events.v1.*.session.>", "morello.events.v1.*.agent.>", "morello.events.v1.*.workflow.>", "morello.events.v1.*.snapshot.>",
+		"morello.events.v1.*.maintenance.>",
 	}, subjects)
 	for _, e := range messages.Events() {
 		matching := 0

@@ -59,6 +59,7 @@ var nothingRequired = []string{
 	"agent.get.request", "agent.list.request", "workflow.get.request", "workflow.list.request", "audit.query.request",
 	"session.create.request", "session.list.request",
 	"system.job_list.request",
+	"snapshot.list.request", "snapshot.stats.request", "snapshot.cleanup.request", "snapshot.restore.request", "snapshot.verify.request",
 	"session.active_count.request", "session.cleanup_inactive.request", "session.analytics.request",
 }
 
@@ -221,6 +222,13 @@ func TestSchemasRefuse(t *testing.T) {
 		{"workflow.create", `{"name":"n"}`},
 		{"workflow.list", `{"status":"done"}`},
 		{"audit.log", `{"event_type":"e","actor":"a","resource_type":"t"}`},
+		{"snapshot.create", `{"data":1}`},
+		{"snapshot.create", `{"agent_id":"a","data_transfer_id":"x"}`},
+		{"snapshot.get", `{"snapshot_id":"x"}`},
+		{"snapshot.search", `{"query":""}`},
+		{"snapshot.cleanup", `{"older_than_days":-1}`},
+		{"snapshot.cleanup", `{"keep_minimum":10001}`},
+		{"snapshot.restore", `{"agent_id":"a","at":"yesterday"}`},
 	} {
 		require.Error(t, compileSchema(t, messages.RequestSchema(c.endpoint)).Validate(parse(t, c.request)), "%s %.100s", c.endpoint, c.request)
 	}

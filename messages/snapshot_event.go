@@ -14,11 +14,11 @@ var (
 		Name: "snapshot.restored", Kept: true,
 		Doc: "A state was restored: a new snapshot with its data is the head of the target.",
 	}
-	SnapshotRestoreProgressEvent = Event[SnapshotRestoration]{
+	SnapshotRestoreProgressEvent = Event[SnapshotRestoreProgress]{
 		Name: "snapshot.restore_progress", Kept: true,
 		Doc: "A restore has come so far.",
 	}
-	SnapshotRestoreFailedEvent = Event[SnapshotRestoration]{
+	SnapshotRestoreFailedEvent = Event[SnapshotRestoreFailure]{
 		Name: "snapshot.restore_failed", Kept: true,
 		Doc: "A restore failed for good; nothing has changed.",
 	}
@@ -36,16 +36,26 @@ type SnapshotRef struct {
 	ParentID   string `json:"parent_id,omitzero"`
 }
 
-// SnapshotRestoration is a restore, at work or at its end.
+// SnapshotRestoration names a restore.
 type SnapshotRestoration struct {
 	JobID int64 `json:"job_id"`
 	// SourceSnapshotID is restored as SnapshotID for AgentID.
-	SourceSnapshotID string       `json:"source_snapshot_id"`
-	SnapshotID       string       `json:"snapshot_id"`
-	AgentID          string       `json:"agent_id"`
-	Progress         *JobProgress `json:"progress,omitzero"`
-	// Error names the failure.
-	Error string `json:"error,omitzero"`
+	SourceSnapshotID string `json:"source_snapshot_id"`
+	SnapshotID       string `json:"snapshot_id"`
+	AgentID          string `json:"agent_id"`
+}
+
+// SnapshotRestoreProgress says how far a restore is.
+type SnapshotRestoreProgress struct {
+	SnapshotRestoration
+	Progress JobProgress `json:"progress"`
+}
+
+// SnapshotRestoreFailure says why a restore was given up.
+type SnapshotRestoreFailure struct {
+	SnapshotRestoration
+	// Error names the failure; its text holds no data.
+	Error string `json:"error"`
 }
 
 // SnapshotsCleaned names snapshots that went together, up to 1000 in a message.

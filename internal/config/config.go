@@ -56,6 +56,8 @@ var defaultJobEvery = map[string]time.Duration{
 	"idempotency_cleanup":   time.Hour,
 	"partition_maintenance": 24 * time.Hour,
 	"transfer_cleanup":      10 * time.Minute,
+	"snapshot_cleanup":      24 * time.Hour,
+	"chunk_sweep":           time.Hour,
 }
 
 // minJobEvery is the shortest period of a periodic job.

@@ -47,7 +47,7 @@ func TestDefaults(t *testing.T) {
 	require.Equal(t, "text", c.LogFormat)
 	require.Equal(t, map[string]time.Duration{
 		"cache_cleanup": time.Minute, "session_cleanup": 10 * time.Minute, "idempotency_cleanup": time.Hour, "partition_maintenance": 24 * time.Hour,
-		"transfer_cleanup": 10 * time.Minute,
+		"transfer_cleanup": 10 * time.Minute, "snapshot_cleanup": 24 * time.Hour, "chunk_sweep": time.Hour,
 	}, c.JobEvery)
 	require.Empty(t, c.Unknown())
 	for _, s := range c.Settings() {
@@ -73,6 +73,7 @@ func TestEnvironment(t *testing.T) {
 		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216",
 		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m", "MORELLO_JOB_SESSION_CLEANUP_EVERY": "5m",
 		"MORELLO_JOB_PARTITION_MAINTENANCE_EVERY": "6h", "MORELLO_JOB_TRANSFER_CLEANUP_EVERY": "2m", "MORELLO_AUDIT_RETENTION_DAYS": "365",
+		"MORELLO_JOB_SNAPSHOT_CLEANUP_EVERY": "12h", "MORELLO_JOB_CHUNK_SWEEP_EVERY": "20m",
 	}
 	names := len(given)
 	c, err := load(given)
@@ -101,6 +102,7 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, map[string]time.Duration{
 		"cache_cleanup": 90 * time.Second, "session_cleanup": 5 * time.Minute, "idempotency_cleanup": 90 * time.Minute,
 		"partition_maintenance": 6 * time.Hour, "transfer_cleanup": 2 * time.Minute,
+		"snapshot_cleanup": 12 * time.Hour, "chunk_sweep": 20 * time.Minute,
 	}, c.JobEvery)
 }
 
