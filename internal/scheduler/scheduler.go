@@ -89,6 +89,12 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 		},
 	}))
 	jobs.AddPeriodic[snapshot.Sweep](set, snapshot.NewSweep(cfg.JobEvery["chunk_sweep"]))
+	jobs.AddBatched(set, snapshot.NewRestore(snapshot.RestoreConfig{
+		Progress: publishing(p, messages.SnapshotRestoreProgressEvent),
+		Restored: publishing(p, messages.SnapshotRestoredEvent),
+		Failed:   publishing(p, messages.SnapshotRestoreFailedEvent),
+	}))
+	jobs.AddBatched(set, snapshot.NewVerify)
 	jobs.AddPeriodic[transfer.Cleanup](set, transfer.NewCleanup(cfg.JobEvery["transfer_cleanup"]))
 	jobs.AddBatched(set, registry.NewCascade(ownedByAgents()...))
 	return set
@@ -98,4 +104,11 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 // function here.
 func ownedByAgents() []registry.DeleteOwned {
 	return []registry.DeleteOwned{session.DeleteOfAgent, snapshot.DeleteOfAgent}
+}
+
+// publishing publishes events of a kind under ids that the jobs give them.
+func publishing[Body any](p *process.Process, event messages.Event[Body]) func(ctx context.Context, tenant, id string, body Body) error {
+	return func(ctx context.Context, tenant, id string, body Body) error {
+		return bus.PublishEvent(ctx, p.Conn, event, tenant, id, body)
+	}
 }

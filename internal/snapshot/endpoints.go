@@ -17,5 +17,7 @@ func (s *Service) Endpoints() []bus.Binding {
 		bus.Bind(messages.SnapshotStatsEndpoint, s.Stats),
 		bus.Bind(messages.SnapshotDeleteEndpoint, s.Delete),
 		bus.Bind(messages.SnapshotCleanupEndpoint, s.Cleanup),
+		bus.Bind(messages.SnapshotRestoreEndpoint, s.Restore),
+		bus.Bind(messages.SnapshotVerifyEndpoint, s.Verify),
 	}
 }
