@@ -333,6 +333,33 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
+// FuzzSegments: a body that is not ours is malformed, or is taken apart within its bounds.
+func FuzzSegments(f *testing.F) {
+	f.Add([]byte("\x90\x01{\"note\":\"\x04\x4f\xa0\x01\",\"n\":1.0}"))
+	f.Add([]byte("\x1a\x05\x10,\x14\x05"))
+	f.Add([]byte("\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"))
+	f.Add([]byte("\x10"))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for children := range 3 {
+			c := chunk{nodes: make([]Hash, children), leaves: make([]Hash, 1), body: body}
+			parts, err := c.segments()
+			if err != nil {
+				require.ErrorIs(t, err, errMalformed)
+				continue
+			}
+			length, refs := 0, 0
+			for _, part := range parts {
+				length += len(part.bytes)
+				if part.kind != literal {
+					refs++
+				}
+			}
+			require.Less(t, length, len(body))
+			require.Equal(t, children+1, refs)
+		}
+	})
+}
+
 // TestChangesCostLittle: however long a list or a string is, a change costs the chunks near it and those above.
 func TestChangesCostLittle(t *testing.T) {
 	t.Parallel()
