@@ -586,7 +586,9 @@ func requireDamage(t *testing.T, p *pruned, r row, damage func(r *row), harmless
 		requireChunk(t, &p.chunk, c)
 		return
 	}
-	require.ErrorIs(t, err.(*fault).why, errDamaged)
+	var found *fault
+	require.ErrorAs(t, err, &found)
+	require.Equal(t, errDamaged, found.why)
 }
 
 // TestMemory: cutting a document takes less than three times its size, in all, though it may hold millions of values. It does not run in
