@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 // TestExamples installs what package-lock.json pins into a copy, runs the examples and checks what they print.
 func TestExamples(t *testing.T) {
 	t.Parallel()
-	folder := devtest.NodeFolder(t, ".", "morello.js", "example.js", "sessions.js")
+	folder := devtest.NodeFolder(t, ".", "morello.js", "example.js", "sessions.js", "snapshots.js")
 	env := []string{"MORELLO_NATS_URL=" + startStack(t), "MORELLO_TENANT=acme"}
 	require.Equal(t, `set: stored true
 get: found true {"steps":["read","think"]}
@@ -36,6 +36,12 @@ rotate: another token true
 delete: deleted true
 error: not_found: there is no such live session
 `, devtest.Node(t, folder, env, "sessions.js"))
+	require.Equal(t, `create: follows the first true
+latest: 2 turns in 101 bytes
+get: "in May?"
+diff: [{"op":"add","path":"/turns/1","value":{"role":"agent","text":"in May?"}}]
+error: conflict: if_head
+`, devtest.Node(t, folder, env, "snapshots.js"))
 }
 
 // TestTransfer runs the example of a document in parts.
