@@ -66,9 +66,10 @@ func readTree(ctx context.Context, db postgres.Querier, tenant string, roots ...
 
 // readChunks reads some chunks, without what lies under them.
 func readChunks(ctx context.Context, db postgres.Querier, tenant string, hashes []Hash) (chunks, error) {
-	const sql = `SELECT ` + chunkColumns + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
-	return queryChunks(ctx, db, sql, tenant, hashes)
+	return queryChunks(ctx, db, chunksOfSQL, tenant, hashes)
 }
+
+const chunksOfSQL = `SELECT ` + chunkColumns + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
 
 func queryChunks(ctx context.Context, db postgres.Querier, sql, tenant string, hashes []Hash) (chunks, error) {
 	rows, err := db.Query(ctx, sql, tenant, asBytes(hashes))
@@ -82,7 +83,7 @@ func queryChunks(ctx context.Context, db postgres.Querier, sql, tenant string, h
 func collectChunks(rows pgx.Rows) (chunks, error) {
 	found := chunks{}
 	var r row
-	_, err := pgx.ForEachRow(rows, []any{&r.Hash, &r.Encoding, &r.Nodes, &r.Leaves, &r.Body, &r.Text}, func() error {
+	_, err := pgx.ForEachRow(rows, r.columns(), func() error {
 		hash, c, err := r.decode()
 		found[hash] = c
 		return err
