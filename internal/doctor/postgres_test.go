@@ -51,7 +51,7 @@ func TestMends(t *testing.T) {
 	database := databaseName(t, databaseURL)
 	settings := map[string]string{
 		"synchronous_commit": "off", "default_transaction_isolation": "serializable", "idle_session_timeout": "1h",
-		"idle_in_transaction_session_timeout": "5s", "default_transaction_read_only": "on",
+		"default_transaction_read_only": "on",
 	}
 	admin := change(t, databaseURL, func(u *url.URL) { u.RawQuery += "&default_transaction_read_only=off" })
 	for name, value := range settings {

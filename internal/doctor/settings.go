@@ -30,7 +30,7 @@ func (s setting) number() int {
 }
 
 // rule is a setting that hurts when it is bad, and why. Where a server does not know the setting the rule is left out. There
-// is none about statement_timeout: our connections set it.
+// is none about statement_timeout and idle_in_transaction_session_timeout: our connections set them.
 type rule struct {
 	name   string
 	bad    func(s setting) bool
@@ -50,7 +50,6 @@ var rules = []rule{
 	{"default_transaction_read_only", is("on"), Fail, "nothing can be written", "off"},
 	{"default_transaction_isolation", isNot("read committed"), Warn, "transactions fail that would have waited for each other", "read committed"},
 	{"idle_session_timeout", atLeast(1), Warn, "it ends idle connections of the pools, and the one on which River listens", "0"},
-	{"idle_in_transaction_session_timeout", between(1, 10*time.Second), Warn, "it ends transactions of ours that wait for a moment", "60s"},
 	{"transaction_timeout", between(1, messages.MaxTimeout), Warn, "it ends transactions before the longest deadline of a request", "0"},
 }
 

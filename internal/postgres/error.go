@@ -79,6 +79,8 @@ func serverError(err *pgconn.PgError) error {
 		return &messages.Error{Code: messages.CodeDeadlineExceeded, Message: "the statement took too long", Cause: err}
 	case "40001", "40P01", "55P03": // serialization_failure, deadlock_detected, lock_not_available
 		return messages.Unavailable("the transaction lost against another one", messages.OutcomeNotApplied, err)
+	case "25P03": // idle_in_transaction_session_timeout
+		return messages.Unavailable("the transaction stood still for too long", messages.OutcomeNotApplied, err)
 	case "25006": // read_only_sql_transaction: a standby, in the middle of a failover
 		return messages.Unavailable("PostgreSQL accepts no writes", messages.OutcomeNotApplied, err)
 	}

@@ -85,7 +85,9 @@ func MigrationStatus(ctx context.Context, databaseURL string) ([]Migration, erro
 
 // withMigrator opens a pool of three connections: one holds the advisory lock, the others work.
 func withMigrator(ctx context.Context, databaseURL string, fn func(*pgxpool.Pool, *goose.Provider) error) error {
-	pool, err := open(ctx, Config{URL: databaseURL, Program: "migrate", Instance: "cli"}, 3, map[string]string{"statement_timeout": "0"})
+	pool, err := open(ctx, Config{URL: databaseURL, Program: "migrate", Instance: "cli"}, 3, map[string]string{
+		"statement_timeout": "0", "idle_in_transaction_session_timeout": "0",
+	})
 	if err != nil {
 		return err
 	}

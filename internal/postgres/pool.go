@@ -151,7 +151,11 @@ func poolConfig(cfg Config, size int) (*pgxpool.Config, error) {
 	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
 	conn.RuntimeParams["jit"] = "off" // compiling takes longer than any of our statements gains by it
 	conn.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.FormatInt(idleInTransaction.Milliseconds(), 10)
-	conn.RuntimeParams["statement_timeout"] = strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
+	longest := strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
+	conn.RuntimeParams["statement_timeout"] = longest
+	// A process that freezes in a transaction and wakes up later must not commit it: locks would be held, and what was read to be
+	// recent would be old.
+	conn.RuntimeParams["idle_in_transaction_session_timeout"] = longest
 	return pool, nil
 }
 

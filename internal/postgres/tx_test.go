@@ -211,3 +211,19 @@ func TestPostgresIsKilled(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 1, reply.Count)
 }
+
+// TestNoTransactionOutlivesItsProcess: what is read in a transaction to be recent still is when it commits, also if the process
+// freezes in between; the sweep of chunks counts on that.
+func TestNoTransactionOutlivesItsProcess(t *testing.T) {
+	t.Parallel()
+	pool := openPool(t, devtest.Database(t), 2)
+	type limits struct{ statement, idle string }
+	got, err := postgres.InTx(t.Context(), pool, "", func(ctx context.Context, db postgres.Querier) (limits, error) {
+		var l limits
+		const sql = `SELECT current_setting('statement_timeout'), current_setting('idle_in_transaction_session_timeout')`
+		err := db.QueryRow(ctx, sql).Scan(&l.statement, &l.idle)
+		return l, err
+	})
+	require.NoError(t, err)
+	require.Equal(t, limits{"5min", "5min"}, got)
+}
