@@ -35,6 +35,7 @@ func TestMapError(t *testing.T) {
 		"untranslatable character":    {err: server("22P05"), code: messages.CodeInvalid},
 		"statement timeout":           {err: server("57014"), code: messages.CodeDeadlineExceeded},
 		"deadlock":                    {err: server("40P01"), code: messages.CodeUnavailable, outcome: messages.OutcomeNotApplied},
+		"frozen transaction":          {err: server("25P03"), code: messages.CodeUnavailable, outcome: messages.OutcomeNotApplied},
 		"standby":                     {err: server("25006"), code: messages.CodeUnavailable, outcome: messages.OutcomeNotApplied},
 		"disk full":                   {err: server("53100"), code: messages.CodeUnavailable, outcome: messages.OutcomeNotApplied},
 		"undefined table":             {err: server("42P01"), code: messages.CodeInternal},

@@ -11,6 +11,6 @@
 // all snapshots in one statement, marks what they reach, and deletes the chunks that are neither marked nor were touched within
 // the grace before it began. It may stall for as long as it likes: what a create came to rely on since then was marked, because
 // the snapshot that kept it was there when the sweep began, or has been touched. The grace is an hour; a create takes less than
-// half of it, because PostgreSQL ends statements that take 5 minutes and transactions that stand still for as long. sweep_test.go runs creates,
-// deletions, sweeps and stalls in any order against these rules.
+// half of it, because PostgreSQL ends statements that take 5 minutes and transactions that stand still for as long. sweep_test.go
+// runs creates, deletions, sweeps and stalls in any order against these rules.
 package snapshot
