@@ -24,8 +24,6 @@ const (
 	pingAfterIdle     = 30 * time.Second
 	pingTimeout       = 2 * time.Second
 	lifetime          = time.Hour
-	// idleInTransaction ends the transaction of a process that has stalled, and lets go of its locks.
-	idleInTransaction = time.Minute
 	lifetimeJitter    = 10 * time.Minute
 	// cancelDelay passes before a query whose caller has gone is cancelled, because most end by themselves sooner;
 	// cancelGrace passes before the connection of one that cannot be cancelled is given up.
@@ -150,7 +148,6 @@ func poolConfig(cfg Config, size int) (*pgxpool.Config, error) {
 	conn.ConnectTimeout = connectTimeout
 	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
 	conn.RuntimeParams["jit"] = "off" // compiling takes longer than any of our statements gains by it
-	conn.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.FormatInt(idleInTransaction.Milliseconds(), 10)
 	longest := strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
 	conn.RuntimeParams["statement_timeout"] = longest
 	// A process that freezes in a transaction and wakes up later must not commit it: locks would be held, and what was read to be
