@@ -272,15 +272,3 @@ func stripSpace(document []byte) []byte {
 	}
 	return kept
 }
-
-// stringLength returns how long the string is that valid JSON begins with.
-func stringLength(text []byte) int {
-	for pos := 1; ; pos++ {
-		switch text[pos] {
-		case '\\':
-			pos++
-		case '"':
-			return pos + 1
-		}
-	}
-}

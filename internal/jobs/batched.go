@@ -17,7 +17,7 @@ const batchedPause = time.Second
 
 // AddBatched adds a kind of job that somebody inserts: begin returns the step that is called, each time in a transaction of
 // its own, until there is no more to do. A job that needs longer than one run goes on in another; one that fails, or whose
-// process dies, is run again by River, up to 25 times within three weeks. So a step finds out from the data what is left to
+// process dies, is run again by River, up to 25 times within three weeks, unless its failure is Final. So a step finds out from the data what is left to
 // do, and nothing of it may be wrong when it is done twice. When a job is cancelled the batch at work is rolled back.
 //
 // What the steps count, Report and SetResult is committed with their batches, and shown by system.job_get.
@@ -32,6 +32,8 @@ func AddBatched[A Args](set *Set, begin func(args A) Step) {
 		switch {
 		case errors.Is(context.Cause(ctx), river.ErrJobCancelledRemotely):
 			return err // of the context: River knows why
+		case errors.As(err, new(finalError)):
+			return river.JobCancel(set.runner.presentable(err, job.Kind, job.ID))
 		case err != nil:
 			return set.runner.presentable(err, job.Kind, job.ID)
 		case more:

@@ -128,3 +128,21 @@ func Running(ctx context.Context) (jobID int64, attempt int) {
 	b := batchFrom(ctx)
 	return b.run.jobID, b.run.attempt
 }
+
+// Result reads what SetResult noted last, also in an earlier run or attempt of the job, so that a step can go on from there. It
+// reports whether there is something.
+func Result(ctx context.Context, result any) (noted bool, err error) {
+	text := batchFrom(ctx).note.Result
+	if text == nil {
+		return false, nil
+	}
+	return true, json.Unmarshal(text, result)
+}
+
+// finalError is a failure that a repetition would not mend.
+type finalError struct{ error }
+
+func (e finalError) Unwrap() error { return e.error }
+
+// Final marks the failure of a step as one that a repetition would not mend: the job is not run again.
+func Final(err error) error { return finalError{err} }

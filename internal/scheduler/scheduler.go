@@ -18,6 +18,7 @@ import (
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/internal/snapshot"
 	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -81,6 +82,19 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
 		Every: cfg.JobEvery["partition_maintenance"], RetentionDays: cfg.AuditRetentionDays,
 	}))
+	jobs.AddPeriodic[snapshot.CleanupJob](set, snapshot.NewCleanup(snapshot.CleanupConfig{
+		Every: cfg.JobEvery["snapshot_cleanup"],
+		Cleaned: func(ctx context.Context, tenant string, gone messages.SnapshotsCleaned) error {
+			return bus.PublishEvent(ctx, p.Conn, messages.SnapshotCleanedEvent, tenant, uuid.NewString()+":1:1", gone)
+		},
+	}))
+	jobs.AddPeriodic[snapshot.Sweep](set, snapshot.NewSweep(cfg.JobEvery["chunk_sweep"]))
+	jobs.AddBatched(set, snapshot.NewRestore(snapshot.RestoreConfig{
+		Progress: publishing(p, messages.SnapshotRestoreProgressEvent),
+		Restored: publishing(p, messages.SnapshotRestoredEvent),
+		Failed:   publishing(p, messages.SnapshotRestoreFailedEvent),
+	}))
+	jobs.AddBatched(set, snapshot.NewVerify)
 	jobs.AddPeriodic[transfer.Cleanup](set, transfer.NewCleanup(cfg.JobEvery["transfer_cleanup"]))
 	jobs.AddBatched(set, registry.NewCascade(ownedByAgents()...))
 	return set
@@ -88,4 +102,13 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 
 // ownedByAgents lists what agent.delete with cascade deletes: every capability that keeps something of an agent has a
 // function here.
-func ownedByAgents() []registry.DeleteOwned { return []registry.DeleteOwned{session.DeleteOfAgent} }
+func ownedByAgents() []registry.DeleteOwned {
+	return []registry.DeleteOwned{session.DeleteOfAgent, snapshot.DeleteOfAgent}
+}
+
+// publishing publishes events of a kind under ids that the jobs give them.
+func publishing[Body any](p *process.Process, event messages.Event[Body]) func(ctx context.Context, tenant, id string, body Body) error {
+	return func(ctx context.Context, tenant, id string, body Body) error {
+		return bus.PublishEvent(ctx, p.Conn, event, tenant, id, body)
+	}
+}

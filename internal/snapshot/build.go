@@ -45,7 +45,7 @@ func build(document []byte, known func(Hash) bool) *tree {
 	b := builder{document: document, known: known, seen: map[Hash]bool{}, tree: tree{fresh: map[Hash]*pruned{}}}
 	var whole run
 	b.value(&whole, 0)
-	b.root = b.emit(whole, value).hash
+	b.root = b.emit(&whole, value).hash
 	return &b.tree
 }
 
@@ -55,6 +55,10 @@ type builder struct {
 	known    func(Hash) bool
 	seen     map[Hash]bool
 	indexed  int // bytes of text in searchable chunks
+	// What lists no longer need is there for the next ones: a document may hold millions.
+	spare  []run
+	levels []*level // of the lists that are open, the outer ones first; used of them
+	used   int
 }
 
 // piece is a part of a run: a range of the document, or a reference to a chunk.
@@ -73,6 +77,7 @@ type run struct {
 	comma  int // where the comma before it stands, if there is one
 	count  int // items
 	bytes  int // of its encoding, about
+	text   int // bytes of strings in the literals; the names of members are none
 	size   int64
 }
 
@@ -94,65 +99,99 @@ func (r *run) ref(p piece) {
 	r.pieces = append(r.pieces, p)
 }
 
-func (r *run) add(p piece) {
-	if p.kind == literal {
-		r.literal(p.start, p.end)
-		return
+// add appends the pieces of a run.
+func (r *run) add(next *run) {
+	for i := range next.pieces {
+		if p := &next.pieces[i]; p.kind == literal {
+			r.literal(p.start, p.end)
+		} else {
+			r.ref(*p)
+		}
 	}
-	r.ref(p)
+	r.text += next.text
 }
 
-// join appends a run, after the comma that stands before it.
-func (r *run) join(next run) {
+// join appends a run of items, after the comma that stands before it.
+func (r *run) join(next *run) {
 	switch {
 	case len(r.pieces) == 0:
 		r.comma = next.comma
 	case next.comma > 0:
 		r.literal(next.comma, next.comma+1)
 	}
-	for _, p := range next.pieces {
-		r.add(p)
-	}
+	r.add(next)
 	r.count += next.count
 }
 
-func (r *run) isRef() bool { return len(r.pieces) == 1 && r.pieces[0].kind != literal }
+// takeRun returns an empty run.
+func (b *builder) takeRun() run {
+	last := len(b.spare) - 1
+	if last < 0 {
+		return run{}
+	}
+	r := b.spare[last]
+	b.spare = b.spare[:last]
+	return r
+}
+
+// giveRun takes back a run whose pieces nobody needs any more.
+func (b *builder) giveRun(r run) { b.spare = append(b.spare, run{pieces: r.pieces[:0]}) }
 
 // emit makes a chunk of a run and returns the reference to it.
-func (b *builder) emit(r run, kind refKind) piece {
+func (b *builder) emit(r *run, kind refKind) piece {
 	c := b.encode(r)
-	p := piece{kind: kind, node: !c.isLeaf(), count: r.count, size: r.size, hash: c.hash()}
+	p := piece{kind: kind, node: !c.isLeaf(), count: r.count, size: r.size}
 	if kind == value {
 		p.count = 1
 	}
-	b.note(p.hash, pruned{chunk: c})
+	p.hash = b.note(c, r.text, false)
 	return p
 }
 
-func (b *builder) note(hash Hash, c pruned) {
+// note names a chunk, which has so many bytes of text, and keeps it if it is not known. A chunk without text is not searchable
+// wherever it stands, so that it has one name.
+func (b *builder) note(c chunk, text int, isText bool) Hash {
+	c.searchable = text > 0
+	hash := c.hash()
+	if c.searchable && !b.seen[hash] {
+		if b.indexed += text; b.indexed > maxIndexed {
+			b.partiallyIndexed = true
+			c.searchable = false
+			hash = c.hash()
+		}
+	}
 	if b.seen[hash] {
-		return
+		return hash
 	}
 	b.seen[hash] = true
 	b.hashes = append(b.hashes, hash)
 	if !b.known(hash) {
-		b.fresh[hash] = &c
+		b.fresh[hash] = &pruned{c, isText}
 	}
+	return hash
 }
 
 // encode writes a run as a chunk.
-func (b *builder) encode(r run) (c chunk) {
-	inline := 0
-	for _, p := range r.pieces {
-		inline += p.end - p.start
-	}
-	c.searchable = b.mayIndex(inline)
+func (b *builder) encode(r *run) (c chunk) {
 	if len(r.pieces) == 1 && r.pieces[0].kind == literal {
 		c.body = b.document[r.pieces[0].start:r.pieces[0].end]
 		return c
 	}
+	inline, nodes, leaves := 0, 0, 0
+	for i := range r.pieces {
+		switch p := &r.pieces[i]; {
+		case p.kind == literal:
+			inline += p.end - p.start
+		case p.node:
+			nodes++
+		default:
+			leaves++
+		}
+	}
+	c.nodes, c.leaves = make([]Hash, 0, nodes), make([]Hash, 0, leaves)
 	c.body = make([]byte, 0, inline+8*len(r.pieces))
-	for _, p := range r.pieces {
+	for i := range r.pieces {
+		p := &r.pieces[i]
 		switch {
 		case p.kind == literal:
 			c.body = appendLiteral(c.body, b.document[p.start:p.end])
@@ -167,15 +206,6 @@ func (b *builder) encode(r run) (c chunk) {
 	return c
 }
 
-// mayIndex takes so many bytes from what may be indexed of the document.
-func (b *builder) mayIndex(size int) bool {
-	b.indexed += size
-	if b.indexed > maxIndexed {
-		b.partiallyIndexed = true
-	}
-	return !b.partiallyIndexed
-}
-
 // value appends the value that begins at pos to a run, and returns where it ends.
 func (b *builder) value(dst *run, pos int) (end int) {
 	switch b.document[pos] {
@@ -188,13 +218,20 @@ func (b *builder) value(dst *run, pos int) (end int) {
 		b.text(dst, pos+1, end-1)
 		return end
 	}
-	for end = pos; end < len(b.document) && !endsScalar(b.document[end]); end++ {
-	}
+	end = b.scalarEnd(pos)
 	dst.literal(pos, end)
 	return end
 }
 
-func endsScalar(c byte) bool { return c == ',' || c == ']' || c == '}' }
+// scalarEnd returns where the number, true, false or null ends that begins at pos.
+func (b *builder) scalarEnd(pos int) int {
+	for pos++; pos < len(b.document); pos++ {
+		if c := b.document[pos]; c == ',' || c == ']' || c == '}' {
+			break
+		}
+	}
+	return pos
+}
 
 // stringEnd returns where the string that begins at pos ends.
 func stringEnd(document []byte, pos int) int {
@@ -212,24 +249,40 @@ func stringEnd(document []byte, pos int) int {
 
 // child is value, where a large value becomes a chunk of its own.
 func (b *builder) child(dst *run, pos int) (end int) {
-	var v run
+	switch c := b.document[pos]; {
+	case c == '"':
+		if end = stringEnd(b.document, pos); end-pos <= wholeText {
+			b.text(dst, pos+1, end-1)
+			return end
+		}
+	case c != '[' && c != '{':
+		if end = b.scalarEnd(pos); end-pos <= inlineValue {
+			dst.literal(pos, end)
+			return end
+		}
+	}
+	v := b.takeRun()
 	end = b.value(&v, pos)
-	if v.bytes > inlineValue && !v.isRef() {
-		dst.ref(b.emit(v, value))
-		return end
+	if v.bytes > inlineValue {
+		dst.ref(b.emit(&v, value))
+	} else {
+		dst.add(&v)
 	}
-	for _, p := range v.pieces {
-		dst.add(p)
-	}
+	b.giveRun(v)
 	return end
 }
 
 // list appends an array or an object.
 func (b *builder) list(dst *run, pos int, closing byte, kind refKind) (end int) {
 	dst.literal(pos, pos+1)
-	items := sequence{builder: b, kind: kind}
-	for comma := 0; b.document[pos+1] != closing; comma = pos {
-		item := run{comma: comma, count: 1}
+	if b.document[pos+1] == closing {
+		dst.literal(pos+1, pos+2)
+		return pos + 2
+	}
+	items := sequence{builder: b, kind: kind, base: b.used}
+	item := b.takeRun()
+	for comma := 0; comma == 0 || b.document[pos] == ','; {
+		item = run{pieces: item.pieces[:0], comma: comma, count: 1}
 		pos++
 		if kind == members {
 			value := stringEnd(b.document, pos) + 1
@@ -237,37 +290,48 @@ func (b *builder) list(dst *run, pos int, closing byte, kind refKind) (end int) 
 			pos = value
 		}
 		pos = b.child(&item, pos)
-		items.add(0, item)
-		if b.document[pos] == closing {
-			pos--
-			break
-		}
+		items.add(0, &item)
+		comma = pos
 	}
+	b.giveRun(item)
 	items.end(dst)
-	dst.literal(pos+1, pos+2)
-	return pos + 2
+	dst.literal(pos, pos+1)
+	return pos + 1
 }
 
 // text appends a string, its quotes included, whose characters are in [from, to).
 func (b *builder) text(dst *run, from, to int) {
 	if to-from < shortString {
 		dst.literal(from-1, to+1)
+		dst.text += to - from
 		return
 	}
 	dst.literal(from-1, from)
-	parts := sequence{builder: b, kind: text}
+	if to-from <= wholeText {
+		dst.ref(b.textPart(from, to))
+	} else {
+		b.longText(dst, from, to)
+	}
+	dst.literal(to, to+1)
+}
+
+func (b *builder) longText(dst *run, from, to int) {
+	parts := sequence{builder: b, kind: text, base: b.used}
+	part := b.takeRun()
 	for from < to {
 		length := cutText(b.document[from:to])
-		c := chunk{body: b.document[from : from+length], searchable: b.mayIndex(length)}
-		hash := c.hash()
-		b.note(hash, pruned{chunk: c, isText: true})
-		part := run{}
-		part.ref(piece{kind: text, size: int64(length), hash: hash})
-		parts.add(0, part)
+		part = run{pieces: part.pieces[:0]}
+		part.ref(b.textPart(from, from+length))
+		parts.add(0, &part)
 		from += length
 	}
+	b.giveRun(part)
 	parts.end(dst)
-	dst.literal(to, to+1)
+}
+
+// textPart makes a chunk of a part of a string.
+func (b *builder) textPart(from, to int) piece {
+	return piece{kind: text, size: int64(to - from), hash: b.note(chunk{body: b.document[from:to]}, to-from, true)}
 }
 
 // sequence cuts a list of items into runs where the items themselves say so, that a change moves only the cuts near it. When
@@ -275,27 +339,39 @@ func (b *builder) text(dst *run, from, to int) {
 // prolly tree (https://docs.dolthub.com/architecture/storage-engine/prolly-tree), made as the items come.
 type sequence struct {
 	*builder
-	kind   refKind
-	levels []*level
+	kind  refKind
+	base  int // the place of its first level among those of the builder
+	depth int // how many levels there are
 }
 
 type level struct {
 	closed []run // not chunks yet, because the list may be small
 	open   run
-	bytes  int  // of both
-	large  bool // closed runs become chunks at once
+	bytes  int    // of both
+	large  bool   // closed runs become chunks at once
+	window uint64 // hash of the last items, those that stand for about 64 bytes of the document
 }
 
-func (s *sequence) add(depth int, item run) {
-	if depth == len(s.levels) {
+func (s *sequence) level(depth int) *level {
+	if depth < s.depth {
+		return s.levels[s.base+depth]
+	}
+	s.depth++
+	if s.used++; s.used > len(s.levels) {
 		s.levels = append(s.levels, &level{})
 	}
-	l := s.levels[depth]
+	l := s.levels[s.used-1]
+	*l = level{closed: l.closed[:0], open: s.takeRun()}
+	return l
+}
+
+func (s *sequence) add(depth int, item *run) {
+	l := s.level(depth)
 	l.bytes += item.bytes + 1
-	cut := s.cutsAfter(l.open.bytes, item)
+	cut := s.cutsAfter(l, item)
 	l.open.join(item)
 	if cut {
-		l.closed, l.open = append(l.closed, l.open), run{}
+		l.closed, l.open = append(l.closed, l.open), s.takeRun()
 	}
 	if l.large = l.large || l.bytes > wholeNode; l.large {
 		s.lift(depth)
@@ -304,57 +380,61 @@ func (s *sequence) add(depth int, item run) {
 
 // lift makes chunks of the closed runs of a level.
 func (s *sequence) lift(depth int) {
-	l := s.levels[depth]
-	for _, r := range l.closed {
-		up := run{comma: r.comma, count: r.count}
+	l := s.level(depth)
+	for i := range l.closed {
+		r := &l.closed[i]
+		up := s.takeRun()
+		up.comma, up.count = r.comma, r.count
 		up.ref(s.emit(r, s.kind))
-		s.add(depth+1, up)
+		s.giveRun(*r)
+		s.add(depth+1, &up)
+		s.giveRun(up)
 	}
-	l.closed = nil
+	l.closed = l.closed[:0]
 }
 
 // end appends what is left at the top of the levels.
 func (s *sequence) end(dst *run) {
-	for depth := 0; depth < len(s.levels); depth++ {
-		l := s.levels[depth]
-		if !l.large {
-			for _, r := range append(l.closed, l.open) {
-				items := run{}
-				items.join(r)
-				appendItems(dst, items, r.comma)
-			}
-			return
-		}
+	for depth := 0; depth < s.depth; depth++ {
+		l := s.level(depth)
 		if len(l.open.pieces) > 0 {
-			l.closed, l.open = append(l.closed, l.open), run{}
+			l.closed = append(l.closed, l.open)
+		} else {
+			s.giveRun(l.open)
 		}
-		s.lift(depth)
+		if l.large {
+			s.lift(depth)
+			continue
+		}
+		for i := range l.closed {
+			r := &l.closed[i]
+			if r.comma > 0 {
+				dst.literal(r.comma, r.comma+1)
+			}
+			dst.add(r)
+			s.giveRun(*r)
+		}
 	}
+	s.used = s.base
 }
 
-func appendItems(dst *run, items run, comma int) {
-	if comma > 0 && len(items.pieces) > 0 {
-		dst.literal(comma, comma+1)
-	}
-	for _, p := range items.pieces {
-		dst.add(p)
-	}
-}
-
-// cutsAfter decides by the item alone, but for the bounds, whether a run of so many bytes ends with it.
-func (s *sequence) cutsAfter(size int, item run) bool {
-	after := size + item.bytes
+// cutsAfter decides whether the open run ends with an item: by the item alone, but for the bounds of the run; by the ones before
+// it too where it is small, because there are only so many different small ones, and perhaps none of them would end a run.
+func (s *sequence) cutsAfter(l *level, item *run) bool {
+	l.window = l.window<<(item.size+1) + s.digest(item) // nothing is left of a window that is shifted by 64 or more
+	after := l.open.bytes + item.bytes
 	if after >= maxRun {
 		return true
 	}
-	return after >= minRun && s.digest(item) < math.MaxUint64/runTarget*uint64(min(item.bytes, runTarget))
+	return after >= minRun && l.window < math.MaxUint64/runTarget*uint64(min(item.bytes, runTarget))
 }
 
 // digest is FNV-1a (RFC 9923) of an item, mixed once more because its high bits hardly depend on the last bytes.
-func (s *sequence) digest(item run) uint64 {
+func (s *sequence) digest(item *run) uint64 {
 	const offset, prime = 14695981039346656037, 1099511628211
 	sum := uint64(offset)
-	for _, p := range item.pieces {
+	for i := range item.pieces {
+		p := &item.pieces[i]
 		if p.kind != literal {
 			sum ^= binary.LittleEndian.Uint64(p.hash[:])
 			sum *= prime

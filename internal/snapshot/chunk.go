@@ -47,17 +47,19 @@ func (c *chunk) isLeaf() bool { return len(c.nodes)+len(c.leaves) == 0 }
 // hash returns the name of the chunk: SHA-256 of a byte that is 1 if it is searchable and 0 if not, the number of nodes, their
 // hashes, the number of leaves, their hashes, and the body. Numbers are unsigned varints, as protocol buffers have them.
 func (c *chunk) hash() (sum Hash) {
-	head := make([]byte, 1, 64)
-	if c.searchable {
-		head[0] = 1
+	var space [maxText + 1<<10]byte // most chunks are smaller
+	preimage := space[:0]
+	if size := len(c.body) + (len(c.nodes)+len(c.leaves))*sha256.Size + 2*binary.MaxVarintLen64 + 1; size > len(space) {
+		preimage = make([]byte, 0, size)
 	}
-	head = appendHashes(binary.AppendUvarint(head, uint64(len(c.nodes))), c.nodes)
-	head = appendHashes(binary.AppendUvarint(head, uint64(len(c.leaves))), c.leaves)
-	digest := sha256.New()
-	digest.Write(head)
-	digest.Write(c.body)
-	digest.Sum(sum[:0])
-	return sum
+	searchable := byte(0)
+	if c.searchable {
+		searchable = 1
+	}
+	preimage = append(preimage, searchable)
+	preimage = appendHashes(binary.AppendUvarint(preimage, uint64(len(c.nodes))), c.nodes)
+	preimage = appendHashes(binary.AppendUvarint(preimage, uint64(len(c.leaves))), c.leaves)
+	return sha256.Sum256(append(preimage, c.body...))
 }
 
 func appendHashes(dst []byte, hashes []Hash) []byte {

@@ -32,11 +32,22 @@ func cutText(s []byte) int {
 	var hash, lowest uint64
 	best, bestIsSpace := 0, false
 	for pos := 0; pos < min(len(s), maxText); {
-		length, space := character(s[pos:])
-		for _, c := range s[pos : pos+length] {
-			hash = hash<<1 + gear[c]
+		c := s[pos]
+		hash = hash<<1 + gear[c]
+		pos++
+		space := c == ' '
+		switch {
+		case c == '\\':
+			var length int
+			length, space = escape(s[pos-1:])
+			for ; length > 1; length-- {
+				hash = hash<<1 + gear[s[pos]]
+				pos++
+			}
+		case c >= utf8.RuneSelf && pos < len(s) && !utf8.RuneStart(s[pos]):
+			continue // the character is not over
 		}
-		if pos += length; pos < minText {
+		if pos < minText {
 			continue
 		}
 		if space && hash>>(64-cutBits) == 0 {
@@ -49,16 +60,10 @@ func cutText(s []byte) int {
 	return best
 }
 
-// character returns the length of the first character as it is written, and whether it is white space.
-func character(s []byte) (length int, space bool) {
+// escape returns the length of the escape that s begins with, of both if they are a pair of surrogates, and whether it is white
+// space.
+func escape(s []byte) (length int, space bool) {
 	switch {
-	case s[0] == ' ':
-		return 1, true
-	case s[0] != '\\' && s[0] < utf8.RuneSelf:
-		return 1, false
-	case s[0] != '\\':
-		_, length = utf8.DecodeRune(s)
-		return length, false
 	case s[1] != 'u':
 		return 2, s[1] == 'n' || s[1] == 't' || s[1] == 'r'
 	case len(s) >= 12 && isEscape(s, "89abAB") && isEscape(s[6:], "cdefCDEF"):

@@ -51,8 +51,8 @@ var (
 	decompressor = must(zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(maxBody)))
 )
 
-// maxBody is more than any chunk's body has.
-const maxBody = 1 << 20
+// maxBody is more than any chunk's body has: a number or the name of a member may be as long as a document, and stays in one piece.
+const maxBody = maxDocument + 1<<20
 
 func must[T any](made T, err error) T {
 	if err != nil {
@@ -91,6 +91,9 @@ func encode(hash Hash, c *pruned) row {
 // decode reads a chunk from its row, and compares it with its hash.
 func (r *row) decode() (hash Hash, c *chunk, err error) {
 	copy(hash[:], r.Hash)
+	if len(r.Hash) != len(hash) {
+		return hash, nil, &fault{hash, errDamaged}
+	}
 	c = &chunk{searchable: r.Encoding&searchableBit != 0}
 	err = errors.Join(decodeHashes(r.Nodes, &c.nodes), decodeHashes(r.Leaves, &c.leaves))
 	if err == nil {
@@ -132,6 +135,9 @@ func unescape(written []byte) string {
 
 // spellingOf returns the spelling in which the characters are written like this, if there is one.
 func spellingOf(plain string, written []byte) (encoding, bool) {
+	if len(plain) == len(written) {
+		return utf8Text, true // no escapes
+	}
 	if strings.IndexByte(plain, 0) >= 0 {
 		return 0, false // PostgreSQL's text cannot hold it
 	}
@@ -162,8 +168,6 @@ func spell(plain string, spelling encoding) []byte {
 		case c == '"' || c == '\\':
 			written = append(written, '\\', c)
 		case c >= ' ' && (c != 0x7f || spelling == utf8Text):
-			written = append(written, c)
-		case c == 0x7f:
 			written = append(written, c)
 		default:
 			written = appendControl(written, c)

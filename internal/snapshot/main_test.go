@@ -28,6 +28,7 @@ const tenant = "acme"
 
 // fixture is a service on a database of its own, with a connection for looking behind it.
 type fixture struct {
+	ctx context.Context //nolint:containedctx // for property tests, whose t has none
 	*snapshot.Service
 	url  string
 	pool *postgres.Pool
@@ -51,8 +52,11 @@ func newFixtureOn(t testing.TB, url string) fixture {
 	require.NoError(t, err)
 	transfers := transfer.New(pool)
 	service := snapshot.New(pool, snapshot.Config{InsertJob: inserter.Insert, TakeTransfer: transfers.Take, OfferTransfer: transfers.Offer})
-	return fixture{service, url, pool, db}
+	return fixture{t.Context(), service, url, pool, db}
 }
+
+// another returns a service that knows nothing yet.
+func (f fixture) another() *snapshot.Service { return snapshot.New(f.pool, snapshot.Config{}) }
 
 // create stores a state of an agent.
 func (f fixture) create(t testing.TB, agent, data string) messages.Snapshot {

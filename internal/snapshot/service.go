@@ -228,6 +228,8 @@ func damage(err error) error {
 	return err
 }
 
+func isFault(err error) bool { return errors.As(err, new(*fault)) }
+
 func rootOf(s messages.Snapshot) (root Hash) {
 	_, _ = hex.Decode(root[:], []byte(s.ContentHash))
 	return root

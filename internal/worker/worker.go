@@ -17,6 +17,7 @@ import (
 	"github.com/ai-cherry/morello/internal/process"
 	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/internal/session"
+	"github.com/ai-cherry/morello/internal/snapshot"
 	"github.com/ai-cherry/morello/internal/system"
 	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
@@ -25,6 +26,9 @@ import (
 // bodyShare is the part of memory for the bodies of requests, and again for large replies: 1/8. There are several copies
 // of each on its way.
 const bodyShare = 8
+
+// documentShare is the part of memory for snapshots of more than a megabyte, as they are cut and put together: 1/4.
+const documentShare = 4
 
 // Config of a worker.
 type Config struct {
@@ -70,12 +74,16 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 	})
 	sessions := session.New(p.Pool, session.Config{Events: events})
 	registries := registry.New(p.Pool, registry.Config{Audit: audit.InsertFrom, InsertJob: inserter.Insert, Events: events})
+	transfers := transfer.New(p.Pool)
+	snapshots := snapshot.New(p.Pool, snapshot.Config{
+		Events: events, InsertJob: inserter.Insert, TakeTransfer: transfers.Take, OfferTransfer: transfers.Offer, LargeBytes: config.Memory() / documentShare,
+	})
 	warnOfDurability(ctx, caches, cfg.CacheDurable, p.Log)
 	serverConfig := p.ServerConfig()
 	serverConfig.MaxRequestBytes, serverConfig.MaxReplyBytes = config.Memory()/bodyShare, config.Memory()/bodyShare
 	server := bus.NewServer(p.Conn, serverConfig, slices.Concat(
 		caches.Endpoints(), sessions.Endpoints(), registries.Endpoints(), audit.New(p.Pool).Endpoints(),
-		transfer.New(p.Pool).Endpoints(), system.New(p.Pool, system.Config{Audit: audit.InsertFrom, Jobs: inserter}).Endpoints(),
+		snapshots.Endpoints(), transfers.Endpoints(), system.New(p.Pool, system.Config{Audit: audit.InsertFrom, Jobs: inserter}).Endpoints(),
 	))
 	stop := func(ctx context.Context) error {
 		err := server.Drain(ctx)
