@@ -138,7 +138,7 @@ func (r *snapshotsRun) turnsFile() string { return filepath.Join(r.dir, "turns.j
 
 // withWorker has a worker run meanwhile.
 func (r *snapshotsRun) withWorker(ctx context.Context, do func() error) error {
-	worker, err := r.startRole(ctx, snapshotsRole)
+	worker, err := r.startRole(ctx, RoleWorker)
 	if err != nil {
 		return err
 	}
