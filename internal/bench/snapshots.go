@@ -104,6 +104,9 @@ func RunSnapshots(ctx context.Context, cfg SnapshotsConfig) error {
 
 // prepare makes the databases beside ours, and installs LangGraph.
 func (r *snapshotsRun) prepare(ctx context.Context) error {
+	if err := r.conn.EnsureEventStream(ctx); err != nil { // without it every event is waited for, and logged as lost
+		return err
+	}
 	if err := r.postgres.CreateDatabase(ctx, "plain", ""); err != nil {
 		return err
 	}
