@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -73,10 +74,37 @@ type snapshotsRun struct {
 	report    snapshotsReport
 }
 
+// snapshotParts in the order in which they are measured.
+var snapshotParts = []struct {
+	name    string
+	always  bool // stores what others read
+	measure func(*snapshotsRun, context.Context) error
+}{
+	{"sizes", true, (*snapshotsRun).sizes},
+	{"create", false, (*snapshotsRun).creations},
+	{"latest", false, (*snapshotsRun).latest},
+	{"small", false, (*snapshotsRun).small},
+	{"diff", false, (*snapshotsRun).diff},
+}
+
+// SnapshotPartNames lists the parts of RunSnapshots, for help texts.
+func SnapshotPartNames() []string {
+	var names []string
+	for _, part := range snapshotParts {
+		names = append(names, part.name)
+	}
+	return names
+}
+
 // RunSnapshots measures snapshots of a conversation that grows beside a table with a jsonb column and beside the checkpointer of
 // LangGraph, on the same PostgreSQL.
 func RunSnapshots(ctx context.Context, cfg SnapshotsConfig) error {
 	cfg.setDefaults()
+	for _, name := range cfg.Only {
+		if !slices.Contains(SnapshotPartNames(), name) {
+			return fmt.Errorf("there is no part %q; there are: %s", name, strings.Join(SnapshotPartNames(), ", "))
+		}
+	}
 	r := &snapshotsRun{SnapshotsConfig: cfg}
 	var err error
 	if r.turns, err = conversation(cfg.Turns); err != nil {
@@ -87,9 +115,15 @@ func RunSnapshots(ctx context.Context, cfg SnapshotsConfig) error {
 	}
 	return withStack(ctx, cfg.Config, func(s *stack, p *progress) error {
 		r.stack, r.progress = s, p
-		for _, step := range []func(context.Context) error{r.prepare, r.sizes, r.creations, r.latest, r.small, r.diff} {
-			if err := step(ctx); err != nil {
-				return err
+		if err := r.prepare(ctx); err != nil {
+			return err
+		}
+		for _, part := range snapshotParts {
+			if len(cfg.Only) > 0 && !slices.Contains(cfg.Only, part.name) && !part.always {
+				continue
+			}
+			if err := part.measure(r, ctx); err != nil {
+				return fmt.Errorf("%s: %w", part.name, err)
 			}
 		}
 		p.clear()
