@@ -1,4 +1,4 @@
-# Needs Go, a C compiler for the race detector, and node with npm for two tests: the Node.js example and the AsyncAPI document. Tools are installed once per version, outside the repository.
+# Needs Go, a C compiler for the race detector, and node with npm for three tests: the Node.js example, the AsyncAPI document and the second reader of snapshots. Tools are installed once per version, outside the repository.
 
 GOLANGCI_LINT_VERSION := v2.15.0
 GOFUMPT_VERSION       := v0.12.0

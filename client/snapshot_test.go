@@ -183,3 +183,24 @@ func TestSnapshotGetDownloads(t *testing.T) {
 }
 
 const snapshotTransfer = "019a52f0-1bff-7ddd-9f0e-0f6a3d1c2b4a"
+
+// TestSnapshotOfAnySize goes through a real worker: what is stored comes back.
+func TestSnapshotOfAnySize(t *testing.T) {
+	t.Parallel()
+	c, ctx := connect(t, client.Config{URL: startStack(t)}), t.Context()
+	for _, size := range []int{10, 5 << 20, 9 << 20} {
+		data := []byte(`{"n":1.0,"text":"` + strings.Repeat("x", size) + `"}`)
+		made, err := c.Snapshot().Create(ctx, messages.SnapshotCreate{AgentID: "a", Data: data})
+		require.NoError(t, err)
+		require.EqualValues(t, len(data), made.Snapshot.SizeBytes)
+		got, err := c.Snapshot().Get(ctx, messages.SnapshotGet{SnapshotID: made.Snapshot.SnapshotID})
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, got.Data))
+		got, err = c.Snapshot().Latest(ctx, messages.SnapshotLatest{AgentID: "a"})
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(data, got.Data))
+		got, err = c.Snapshot().Get(ctx, messages.SnapshotGet{SnapshotID: made.Snapshot.SnapshotID, Path: "/n"})
+		require.NoError(t, err)
+		require.Equal(t, "1.0", string(got.Data))
+	}
+}

@@ -98,7 +98,7 @@ func appendString(b []byte, member, text string) ([]byte, bool) {
 	return b, err == nil
 }
 
-// appendCompact appends an object without the white space between its tokens, which jsonb puts there, as the library does.
+// appendCompact appends valid JSON without the white space between its tokens, as the library does. b may be the beginning of value.
 func appendCompact(b []byte, value jsontext.Value) []byte {
 	for len(value) > 0 {
 		quote := bytes.IndexByte(value, '"')

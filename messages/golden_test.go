@@ -268,6 +268,10 @@ func TestErrorGoldens(t *testing.T) {
 		"error.conflict.json": (&messages.Error{
 			Code: messages.CodeConflict, Message: "has version 4, not 3", Details: messages.ErrorDetails{Field: "if_version", Version: 4},
 		}).Body(true),
+		"error.head.json": (&messages.Error{
+			Code: messages.CodeConflict, Message: "the agent's head is 019a0d2e-5c5b-7a3e-9d2a-2f8f6f1f0c11",
+			Details: messages.ErrorDetails{Field: "if_head", SnapshotID: "019a0d2e-5c5b-7a3e-9d2a-2f8f6f1f0c11"},
+		}).Body(true),
 		"error.internal.json": (&messages.Error{
 			Code: messages.CodeInternal, Message: "internal error",
 			Details: messages.ErrorDetails{ErrorID: "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"},

@@ -154,12 +154,12 @@ type SnapshotSummary struct {
 	AvgVectorCount float64    `json:"avg_vector_count"`
 }
 
-// SnapshotSizes counts documents by size, in bytes: a KB is 1024.
+// SnapshotSizes counts documents by size, each once, in the first that it fits: a KB is 1024 bytes.
 type SnapshotSizes struct {
 	Under1KB   int64 `json:"under_1_kb"`
-	Under10KB  int64 `json:"1_to_10_kb"`
-	Under100KB int64 `json:"10_to_100_kb"`
-	Under1MB   int64 `json:"100_kb_to_1_mb"`
+	Under10KB  int64 `json:"under_10_kb"`
+	Under100KB int64 `json:"under_100_kb"`
+	Under1MB   int64 `json:"under_1_mb"`
 	Over1MB    int64 `json:"over_1_mb"`
 }
 

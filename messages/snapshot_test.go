@@ -3,6 +3,7 @@ package messages_test
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -176,7 +177,7 @@ func FuzzReadDocument(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, document []byte) {
 		var request messages.CacheSet
-		wanted := messages.Decode(slicesConcat(`{"value":`, document, `}`), &request)
+		wanted := messages.Decode(slices.Concat([]byte(`{"value":`), document, []byte(`}`)), &request)
 		got, err := messages.ReadDocument("data", bytes.Clone(document))
 		if wanted != nil || len(request.Value) == 0 {
 			if err == nil {
@@ -192,8 +193,4 @@ func FuzzReadDocument(f *testing.F) {
 		require.NoError(t, want.Compact(jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true)))
 		require.Equal(t, string(want), string(got))
 	})
-}
-
-func slicesConcat(before string, document []byte, after string) []byte {
-	return append(append([]byte(before), document...), after...)
 }

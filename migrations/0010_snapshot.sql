@@ -59,6 +59,7 @@ CREATE TABLE morello.snapshot_chunk (
     leaves     bytea,
     body       bytea,
     text       text,
+    seq        bigint GENERATED ALWAYS AS IDENTITY, -- grows: what is new has a high one
     PRIMARY KEY (tenant, hash)
 ) WITH (toast_tuple_target = 128, autovacuum_vacuum_scale_factor = 0.05);
 ALTER TABLE morello.snapshot_chunk
@@ -71,6 +72,21 @@ CREATE FUNCTION morello.snapshot_hashes(joined bytea) RETURNS SETOF bytea LANGUA
     SELECT substr(joined, at, 32) FROM generate_series(1, length(joined), 32) AS at
 $$;
 -- +goose StatementEnd
+
+-- The text configuration of PostgreSQL by which words are told apart. Who changes it makes the index snapshot_words anew.
+-- +goose StatementBegin
+CREATE FUNCTION morello.text_config() RETURNS regconfig LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$ SELECT 'pg_catalog.simple'::regconfig $$;
+-- +goose StatementEnd
+-- The words of a chunk, with two that no text has, because they begin with a space: its tenant, so that a search reads nothing of
+-- another's, and its stretch of 4096 chunks, so that a search for a common word can begin with the newest.
+-- +goose StatementBegin
+CREATE FUNCTION morello.snapshot_words(tenant text, seq bigint, text text) RETURNS tsvector
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE COST 1000 AS $$
+    SELECT to_tsvector(morello.text_config(), text) || array_to_tsvector(ARRAY[' ' || tenant, ' #' || (seq >> 12)])
+$$;
+-- +goose StatementEnd
+CREATE INDEX snapshot_words ON morello.snapshot_chunk USING gin (morello.snapshot_words(tenant, seq, text))
+    WITH (fastupdate = off) WHERE text IS NOT NULL;
 
 -- Which agents have, or had, a chunk in which search finds something.
 CREATE TABLE morello.snapshot_text (
@@ -103,4 +119,4 @@ CREATE INDEX snapshot_mark_open ON morello.snapshot_mark (tenant, hash) WHERE op
 -- +goose Down
 DROP TABLE morello.snapshot_mark, morello.snapshot_sweep, morello.snapshot_garbage, morello.snapshot_text, morello.snapshot_chunk,
     morello.snapshot_head, morello.snapshot;
-DROP FUNCTION morello.snapshot_hashes(bytea), morello.refuse(text);
+DROP FUNCTION morello.snapshot_words(text, bigint, text), morello.text_config(), morello.snapshot_hashes(bytea), morello.refuse(text);

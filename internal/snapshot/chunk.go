@@ -1,7 +1,6 @@
 package snapshot
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
@@ -114,13 +113,14 @@ func (c *chunk) segments() ([]segment, error) {
 	if c.isLeaf() {
 		return []segment{{kind: literal, bytes: c.body, size: int64(len(c.body))}}, nil
 	}
-	var parts []segment
+	parts := make([]segment, 0, 2*(len(c.nodes)+len(c.leaves))+1)
 	nodes, leaves := c.nodes, c.leaves
-	for reader := bytes.NewReader(c.body); reader.Len() > 0; {
-		tag, err := binary.ReadUvarint(reader)
-		if err != nil {
+	for rest := c.body; len(rest) > 0; {
+		tag, n := binary.Uvarint(rest)
+		if n <= 0 {
 			return nil, errMalformed
 		}
+		rest = rest[n:]
 		part := segment{kind: refKind(tag & (nodeBit - 1)), node: tag&nodeBit != 0, count: int(tag >> tagBits)}
 		list := &leaves
 		if part.node {
@@ -128,19 +128,19 @@ func (c *chunk) segments() ([]segment, error) {
 		}
 		switch {
 		case part.kind == literal:
-			start := len(c.body) - reader.Len()
-			if part.count < 0 || part.count > reader.Len() {
+			if part.node || part.count > len(rest) {
 				return nil, errMalformed
 			}
-			part.bytes, part.size, part.count = c.body[start:start+part.count], int64(part.count), 0
-			_, _ = reader.Seek(part.size, 1)
+			part.bytes, rest = rest[:part.count], rest[part.count:]
+			part.size, part.count = int64(part.count), 0
 		case part.kind > text || len(*list) == 0:
 			return nil, errMalformed
 		default:
-			size, err := binary.ReadUvarint(reader)
-			if err != nil || size > maxDocument {
+			size, n := binary.Uvarint(rest)
+			if n <= 0 || size > maxDocument {
 				return nil, errMalformed
 			}
+			rest = rest[n:]
 			part.size, part.hash, *list = int64(size), (*list)[0], (*list)[1:]
 		}
 		parts = append(parts, part)

@@ -74,11 +74,9 @@ func TestPatchMakesTheOther(t *testing.T) {
 	f := newFixture(t)
 	rapid.Check(t, func(t *rapid.T) {
 		from := document(3).Draw(t, "from")
-		to := from
+		to := document(3).Draw(t, "to")
 		if !rapid.Bool().Draw(t, "unrelated") {
 			to = mutate(t, from)
-		} else {
-			to = document(3).Draw(t, "to")
 		}
 		var ids []string
 		for _, doc := range []any{from, to} {

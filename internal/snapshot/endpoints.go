@@ -14,6 +14,7 @@ func (s *Service) Endpoints() []bus.Binding {
 		bus.Bind(messages.SnapshotListEndpoint, s.List),
 		bus.Bind(messages.SnapshotHistoryEndpoint, s.History),
 		bus.Bind(messages.SnapshotDiffEndpoint, s.Diff),
+		bus.Bind(messages.SnapshotSearchEndpoint, s.Search),
 		bus.Bind(messages.SnapshotStatsEndpoint, s.Stats),
 		bus.Bind(messages.SnapshotDeleteEndpoint, s.Delete),
 		bus.Bind(messages.SnapshotCleanupEndpoint, s.Cleanup),

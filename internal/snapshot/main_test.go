@@ -14,7 +14,6 @@ import (
 	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/internal/snapshot"
-	"github.com/ai-cherry/morello/internal/transfer"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -50,8 +49,7 @@ func newFixtureOn(t testing.TB, url string) fixture {
 	t.Cleanup(func() { _ = db.Close(context.Background()) })
 	inserter, err := jobs.NewInserter(slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
-	transfers := transfer.New(pool)
-	service := snapshot.New(pool, snapshot.Config{InsertJob: inserter.Insert, TakeTransfer: transfers.Take, OfferTransfer: transfers.Offer})
+	service := snapshot.New(pool, snapshot.Config{InsertJob: inserter.Insert})
 	return fixture{t.Context(), service, url, pool, db}
 }
 

@@ -17,18 +17,29 @@ type chunks map[Hash]*chunk
 // treeSQL begins a statement about the chunks of trees of the tenant $1, each once, in the common table expression reached. Only
 // chunks with children are visited on the way.
 func treeSQL(roots string) string {
+	return nodes(roots) + `, reached AS (
+		SELECT hash FROM node
+		UNION
+		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
+			LATERAL morello.snapshot_hashes(c.leaves) AS child
+	)`
+}
+
+// nodes is the part of it about the chunks with children, and the roots.
+func nodes(roots string) string {
 	return `
 	WITH RECURSIVE node (hash) AS (
 		` + roots + `
 		UNION
 		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
 			LATERAL morello.snapshot_hashes(c.nodes) AS child
-	), reached AS (
-		SELECT hash FROM node
-		UNION
-		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
-			LATERAL morello.snapshot_hashes(c.leaves) AS child
 	)`
+}
+
+// nodesSQL reads the children of all chunks of trees that have some.
+func nodesSQL(roots string) string {
+	return nodes(roots) + `
+		SELECT c.hash, c.nodes, c.leaves FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash`
 }
 
 // given are roots that stand in the argument $2.
