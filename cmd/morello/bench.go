@@ -142,6 +142,7 @@ func newBenchSnapshotsCommand() *cobra.Command {
 	command.Flags().IntVar(&cfg.Repeats, "repeats", 5, "how often the conversation is stored for the times of creations")
 	command.Flags().IntVar(&cfg.Reads, "reads", 50, "reads of the latest state, in each round")
 	command.Flags().IntVar(&cfg.SmallCallers, "small-callers", 8, "concurrent callers that store small states")
+	command.Flags().IntVar(&cfg.Searched, "search-snapshots", 100_000, "snapshots to search in, with ten messages each (0: none)")
 	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "part to measure besides the sizes: "+strings.Join(bench.SnapshotPartNames(), ", ")+" (may be repeated; default all)")
 	command.Flags().BoolVar(&cfg.NoLangGraph, "no-langgraph", false, "leave LangGraph out")
 	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")

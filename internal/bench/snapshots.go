@@ -33,6 +33,10 @@ type SnapshotsConfig struct {
 	Reads int
 	// SmallCallers store small states at the same time, for an agent each. Defaults to 8.
 	SmallCallers int
+	// Searched is the number of snapshots to search in, with ten messages of their own each; 0 leaves searching out.
+	Searched int
+	// Searches of each kind. Defaults to 200.
+	Searches int
 	// NoLangGraph leaves LangGraph out.
 	NoLangGraph bool
 }
@@ -48,6 +52,7 @@ func (c *SnapshotsConfig) setDefaults() {
 	orDefault(&c.Repeats, 5)
 	orDefault(&c.Reads, 50)
 	orDefault(&c.SmallCallers, 8)
+	orDefault(&c.Searches, 200)
 }
 
 // The stores that are measured.
@@ -85,6 +90,7 @@ var snapshotParts = []struct {
 	{"latest", false, (*snapshotsRun).latest},
 	{"small", false, (*snapshotsRun).small},
 	{"diff", false, (*snapshotsRun).diff},
+	{"search", false, (*snapshotsRun).search},
 }
 
 // SnapshotPartNames lists the parts of RunSnapshots, for help texts.
@@ -391,6 +397,7 @@ const smallMessage = "Where did we leave off yesterday, and which of the two exp
 // small measures small states of several agents at a time.
 func (r *snapshotsRun) small(ctx context.Context) error {
 	var rates, others []float64
+	var all measurement
 	slice := r.Duration / time.Duration(r.Rounds)
 	for round := range r.Rounds {
 		r.show("small states, %d callers: round %d of %d", r.SmallCallers, round+1, r.Rounds)
@@ -399,8 +406,11 @@ func (r *snapshotsRun) small(ctx context.Context) error {
 			if _, err := load(ctx, r.SmallCallers, slice/4, create); err != nil {
 				return err
 			}
+			before := r.cpu()
 			m, err := load(ctx, r.SmallCallers, slice, create)
+			m.cpu = r.cpu().since(before)
 			rates = append(rates, m.rates...)
+			all.add(m)
 			return err
 		})
 		if err != nil {
@@ -421,6 +431,7 @@ func (r *snapshotsRun) small(ctx context.Context) error {
 		others = append(others, measured.PerSecond)
 	}
 	c := comparison{Measure: fmt.Sprintf("small creates a second, %d callers", r.SmallCallers), Ours: slices.Sorted(slices.Values(rates))[len(rates)/2]}
+	c.CPU = all.cpu.perOperation(all.operations)
 	if len(others) > 0 {
 		c.Beside, c.Other, c.RatioAtLeast = lgDefault+" put", slices.Sorted(slices.Values(others))[len(others)/2], 1
 	}

@@ -30,6 +30,8 @@ type comparison struct {
 	AtMost       float64 `json:"aim_at_most,omitempty"`
 	RatioAtMost  float64 `json:"aim_ratio_at_most,omitempty"`
 	RatioAtLeast float64 `json:"aim_ratio_at_least,omitempty"`
+	// CPU is microseconds of each program for one of ours, where that was measured.
+	CPU map[string]float64 `json:"cpu_us_per_operation,omitempty"`
 }
 
 // aim says what is aimed at, and whether it is reached.
@@ -66,6 +68,11 @@ func (r *snapshotsReport) write(w io.Writer) error {
 	}
 	if err := table.Flush(); err != nil {
 		return err
+	}
+	for _, c := range r.Comparisons {
+		if c.CPU != nil {
+			_, _ = fmt.Fprintf(w, "\n%s: CPU µs of each: %s\n", c.Measure, cpuText(c.CPU))
+		}
 	}
 	_, _ = fmt.Fprintln(w)
 	table = tabwriter.NewWriter(w, 0, 0, 1, ' ', 0)
