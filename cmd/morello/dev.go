@@ -98,7 +98,7 @@ func runDev(ctx context.Context, flags devFlags, out io.Writer) (err error) {
 		return err
 	}
 	defer broker.Shutdown()
-	if err := prepareDatabase(ctx, db, cfg.CacheDurable, log); err != nil {
+	if err := prepareDatabase(ctx, db, cfg, log); err != nil {
 		return err
 	}
 	cfg.DatabaseURL, cfg.NATSURL, cfg.NATSCreds, cfg.NATSCA = db.URL(devDatabase), broker.URL(), "", ""

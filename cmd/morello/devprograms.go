@@ -31,7 +31,7 @@ const (
 )
 
 // prepareDatabase makes the database of an empty cluster, and migrates it.
-func prepareDatabase(ctx context.Context, db *devstack.Postgres, durable bool, log *slog.Logger) error {
+func prepareDatabase(ctx context.Context, db *devstack.Postgres, cfg config.Config, log *slog.Logger) error {
 	exists, err := databaseExists(ctx, db.URL("postgres"))
 	if err != nil {
 		return err
@@ -41,7 +41,7 @@ func prepareDatabase(ctx context.Context, db *devstack.Postgres, durable bool, l
 			return err
 		}
 	}
-	return migrateUp(ctx, db.URL(devDatabase), durable, log)
+	return migrateUp(ctx, db.URL(devDatabase), cfg, log)
 }
 
 func databaseExists(ctx context.Context, url string) (exists bool, err error) {

@@ -16,6 +16,7 @@ import (
 	"github.com/ai-cherry/morello/internal/cli"
 	"github.com/ai-cherry/morello/internal/config"
 	"github.com/ai-cherry/morello/internal/postgres"
+	"github.com/ai-cherry/morello/internal/snapshot"
 )
 
 func newMigrateCommand() *cobra.Command {
@@ -29,14 +30,15 @@ func newMigrateCommand() *cobra.Command {
 	migrate.AddCommand(&cobra.Command{
 		Use: "up", Short: "Apply what is missing", Args: cobra.NoArgs,
 		Long: "Apply what is missing, and make the cache durable or not, as MORELLO_CACHE_DURABLE says. Changing that rewrites\n" +
-			"the tables of the cache, and blocks it meanwhile.",
+			"the tables of the cache, and blocks it meanwhile. Search in snapshots goes by MORELLO_TEXT_CONFIG; changing that\n" +
+			"makes its index anew, and blocks new snapshots meanwhile.",
 		Example: "  MORELLO_DATABASE_URL=postgres://morello:secret@db:5432/morello morello migrate up",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := config.Load()
 			if err != nil {
 				return cli.UsageError{Err: err}
 			}
-			if err := migrateUp(cmd.Context(), cfg.MigrateDatabaseURL, cfg.CacheDurable, cfg.Logger(os.Stderr)); err != nil {
+			if err := migrateUp(cmd.Context(), cfg.MigrateDatabaseURL, cfg, cfg.Logger(os.Stderr)); err != nil {
 				return err
 			}
 			_, _ = fmt.Fprintln(cmd.OutOrStdout(), "the schema is up to date")
@@ -49,8 +51,8 @@ func newMigrateCommand() *cobra.Command {
 	return migrate
 }
 
-// migrateUp applies what is missing, and makes the cache durable or not, as the settings say.
-func migrateUp(ctx context.Context, databaseURL string, durable bool, log *slog.Logger) (err error) {
+// migrateUp applies what is missing, and puts the settings into force that the schema holds.
+func migrateUp(ctx context.Context, databaseURL string, cfg config.Config, log *slog.Logger) (err error) {
 	if err := postgres.MigrateUp(ctx, databaseURL, log); err != nil {
 		return err
 	}
@@ -59,9 +61,15 @@ func migrateUp(ctx context.Context, databaseURL string, durable bool, log *slog.
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
-	changed, err := cache.SetDurable(ctx, conn, durable)
+	changed, err := cache.SetDurable(ctx, conn, cfg.CacheDurable)
+	if err != nil {
+		return err
+	}
 	if changed {
-		log.Info("the cache was rewritten", "durable", durable)
+		log.Info("the cache was rewritten", "durable", cfg.CacheDurable)
+	}
+	if changed, err = snapshot.SetTextConfig(ctx, conn, cfg.TextConfig); changed {
+		log.Info("the index of words was made anew", "text_config", cfg.TextConfig)
 	}
 	return err
 }

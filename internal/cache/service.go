@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -174,17 +175,36 @@ func (s *Service) GetMany(ctx context.Context, tenant string, m messages.CacheGe
 	return reply, err
 }
 
-// getMany fills in the entries that are live, and returns how many. PostgreSQL knows the size of a value without
-// reading it, so that values which together are too large never leave the disk.
+// getMany fills in the entries that are live, and returns how many. While no value is larger than its share of a reply, all fit
+// into one; where one is, they are summed before any is read.
 func getMany(ctx context.Context, db postgres.Querier, tenant string, keys []string, entries map[string]*messages.CacheEntry) (int, error) {
-	const sql = `
+	const inShares = `
+		SELECT key, version, expires_at, now(), 0::bigint, CASE WHEN octet_length(value) <= $3 THEN value END
+		FROM morello.cache_entry WHERE tenant = $1 AND key = ANY ($2) AND expires_at > now()`
+	hits, err := collectMany(ctx, db, inShares, tenant, keys, messages.MaxReplyBytes/len(keys), entries)
+	if !errors.Is(err, errOverShare) {
+		return hits, err
+	}
+	const summed = `
 		SELECT key, version, expires_at, now(), total, CASE WHEN total <= $3 THEN value END
 		FROM (
 			SELECT key, version, expires_at, value, sum(octet_length(value)) OVER () AS total
 			FROM morello.cache_entry
 			WHERE tenant = $1 AND key = ANY ($2) AND expires_at > now()
 		) AS found`
-	rows, err := db.Query(ctx, sql, tenant, keys, messages.MaxReplyBytes)
+	for key := range entries {
+		entries[key] = nil
+	}
+	return collectMany(ctx, db, summed, tenant, keys, messages.MaxReplyBytes, entries)
+}
+
+// errOverShare says that a value was left out because it has more than its share.
+var errOverShare = errors.New("a value has more than its share of the reply")
+
+func collectMany(
+	ctx context.Context, db postgres.Querier, sql, tenant string, keys []string, limit int, entries map[string]*messages.CacheEntry,
+) (hits int, err error) {
+	rows, err := db.Query(ctx, sql, tenant, keys, limit)
 	if err != nil {
 		return 0, err
 	}
@@ -192,10 +212,12 @@ func getMany(ctx context.Context, db postgres.Querier, tenant string, keys []str
 	var e messages.CacheEntry
 	var life lifetime
 	var total int64
-	hits := 0
 	_, err = pgx.ForEachRow(rows, []any{&key, &e.Version, &life.expiresAt, &life.now, &total, (*[]byte)(&e.Value)}, func() error {
-		if total > messages.MaxReplyBytes {
+		switch {
+		case total > messages.MaxReplyBytes:
 			return messages.TooLarge("keys", messages.MaxReplyBytes, fmt.Sprintf("the values have %d bytes together", total))
+		case e.Value == nil:
+			return errOverShare
 		}
 		found := e
 		life.apply(&found)

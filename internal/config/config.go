@@ -38,6 +38,7 @@ type Config struct {
 	MaxInFlight        int    `env:"MAX_IN_FLIGHT" envDefault:"1024" doc:"requests at work in one worker, at most; half of them for one tenant"`
 	CacheDurable       bool   `env:"CACHE_DURABLE" envDefault:"false" doc:"true: the cache outlives a crash of PostgreSQL, and sets wait for the disk; takes effect with morello migrate up"`
 	CacheMaxBytes      int64  `env:"CACHE_MAX_BYTES" envDefault:"0" doc:"bytes of cache entries, of all tenants, over which the oldest are evicted; 0 for no bound"`
+	TextConfig         string `env:"TEXT_CONFIG" envDefault:"simple" doc:"text configuration of PostgreSQL by which snapshot.search tells words apart, such as simple or english; takes effect with morello migrate up"`
 	AuditRetentionDays int    `env:"AUDIT_RETENTION_DAYS" envDefault:"0" doc:"days after which entries of the audit trail are deleted; 0 to keep them for ever"`
 	LogLevel           string `env:"LOG_LEVEL" envDefault:"info" doc:"debug, info, warn or error"`
 	LogFormat          string `env:"LOG_FORMAT" envDefault:"text" doc:"text or json"`

@@ -70,7 +70,7 @@ func TestEnvironment(t *testing.T) {
 		"MORELLO_NATS_URL": "nats://n1:4222,nats://n2:4222", "MORELLO_NATS_CREDS": "/run/creds", "MORELLO_NATS_CA": "/run/ca",
 		"MORELLO_HTTP_ADDR": "[::1]:80", "MORELLO_HTTP_TOKEN": "one", "MORELLO_HTTP_OPERATOR_TOKEN": "two", "MORELLO_HEALTH_ADDR": "off",
 		"MORELLO_POOL_CEILING": "7", "MORELLO_MAX_IN_FLIGHT": "8", "MORELLO_LOG_LEVEL": "debug", "MORELLO_LOG_FORMAT": "json",
-		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216",
+		"MORELLO_CACHE_DURABLE": "true", "MORELLO_CACHE_MAX_BYTES": "16777216", "MORELLO_TEXT_CONFIG": "english",
 		"MORELLO_JOB_CACHE_CLEANUP_EVERY": "90s", "MORELLO_JOB_IDEMPOTENCY_CLEANUP_EVERY": "1h30m", "MORELLO_JOB_SESSION_CLEANUP_EVERY": "5m",
 		"MORELLO_JOB_PARTITION_MAINTENANCE_EVERY": "6h", "MORELLO_JOB_TRANSFER_CLEANUP_EVERY": "2m", "MORELLO_AUDIT_RETENTION_DAYS": "365",
 		"MORELLO_JOB_SNAPSHOT_CLEANUP_EVERY": "12h", "MORELLO_JOB_CHUNK_SWEEP_EVERY": "20m",
@@ -96,6 +96,7 @@ func TestEnvironment(t *testing.T) {
 	require.Equal(t, 8, c.MaxInFlight)
 	require.True(t, c.CacheDurable)
 	require.EqualValues(t, 16<<20, c.CacheMaxBytes)
+	require.Equal(t, "english", c.TextConfig)
 	require.Equal(t, 365, c.AuditRetentionDays)
 	require.Equal(t, "debug", c.LogLevel)
 	require.Equal(t, "json", c.LogFormat)

@@ -144,7 +144,7 @@ func mutate(t *rapid.T, doc any) any {
 					list[at] = mutate(t, list[at])
 				}
 			default:
-				if at < len(list) { // moved to the end
+				if at < len(list) && len(doc) > 0 { // moved to the end, or a copy of another
 					list = append(slices.Delete(list, at, at+1), doc[min(at, len(doc)-1)])
 				}
 			}

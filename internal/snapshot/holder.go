@@ -136,7 +136,8 @@ func readCandidates(
 		})
 		return err
 	})
-	return candidates, inner, db.SendBatch(ctx, batch).Close()
+	err = db.SendBatch(ctx, batch).Close()
+	return candidates, inner, err
 }
 
 // withSnapshots reads the snapshots that were found and puts the hits together.

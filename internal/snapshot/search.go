@@ -124,21 +124,16 @@ func match(ctx context.Context, db postgres.Querier, tenant, words, agentID stri
 			SELECT tenant, hash, seq FROM morello.snapshot_chunk
 			WHERE text IS NOT NULL AND morello.snapshot_words(tenant, seq, text) @@ $2::tsquery LIMIT $4 + 1
 		)
-		SELECT hash, (SELECT count(*) FROM matched) FROM matched
-		WHERE tenant = $1 AND ($3 = '' OR EXISTS (
-			SELECT FROM morello.snapshot_text AS t WHERE t.tenant = $1 AND t.hash = matched.hash AND t.agent_id = $3))
-		ORDER BY seq DESC LIMIT $5 + 1`
+		SELECT (SELECT count(*) FROM matched), ARRAY(
+			SELECT hash FROM matched
+			WHERE tenant = $1 AND ($3 = '' OR EXISTS (
+				SELECT FROM morello.snapshot_text AS t WHERE t.tenant = $1 AND t.hash = matched.hash AND t.agent_id = $3))
+			ORDER BY seq DESC LIMIT $5 + 1)`
 	batch := &pgx.Batch{}
 	batch.Queue(onlyIndexes)
-	batch.Queue(sql, tenant, words, agentID, maxMatches, maxRanked).Query(func(rows pgx.Rows) error {
-		var hash []byte
-		_, err := pgx.ForEachRow(rows, []any{&hash, &found}, func() error {
-			matches = append(matches, append([]byte(nil), hash...))
-			return nil
-		})
-		return err
-	})
-	return matches, found, db.SendBatch(ctx, batch).Close()
+	batch.Queue(sql, tenant, words, agentID, maxMatches, maxRanked).QueryRow(func(row pgx.Row) error { return row.Scan(&found, &matches) })
+	err = db.SendBatch(ctx, batch).Close()
+	return matches, found, err
 }
 
 // rankMatches reads a page of hits: of each chunk the string that ranks highest, for each agent that has, or had, the chunk.

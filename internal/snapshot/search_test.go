@@ -8,6 +8,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/snapshot"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -101,4 +102,43 @@ func TestSearchPagesAndIsCapped(t *testing.T) {
 	}
 	require.Len(t, seen, 1000)
 	require.Len(t, f.search(t, messages.SnapshotSearch{Query: "n1199"}).Hits, 1)
+}
+
+// With another text configuration words are told apart by its rules, and what is there already is indexed anew.
+func TestTextConfig(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.create(t, "a", `["the jumping foxes"]`)
+	require.Empty(t, f.search(t, messages.SnapshotSearch{Query: "jump"}).Hits)
+	for _, want := range []bool{true, false} {
+		changed, err := snapshot.SetTextConfig(t.Context(), f.db, "english")
+		require.NoError(t, err)
+		require.Equal(t, want, changed)
+	}
+	f.create(t, "b", `["a fox that jumps"]`)
+	require.Len(t, f.search(t, messages.SnapshotSearch{Query: "jump fox"}).Hits, 2)
+	_, err := snapshot.SetTextConfig(t.Context(), f.db, "klingon")
+	require.ErrorContains(t, err, `no text configuration "klingon"`)
+}
+
+// Of a word that is too common to sort all its matches by age, the newest stretches of chunks are looked at.
+func TestSearchForACommonWord(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.exec(t, `
+		INSERT INTO morello.snapshot_chunk (tenant, hash, touched_at, encoding, text)
+		SELECT 'acme', sha256(n::text::bytea), now(), 10, 'a common word in string ' || n FROM generate_series(1, 25000) AS n`)
+	f.exec(t, `INSERT INTO morello.snapshot_text (tenant, hash, agent_id) SELECT tenant, hash, 'old' FROM morello.snapshot_chunk`)
+	var list []string
+	for i := range 500 {
+		list = append(list, fmt.Sprintf(`"a common word stands in this message number %d, which is a chunk of its own for its length"`, i))
+	}
+	made := f.create(t, "new", "["+strings.Join(list, ",")+"]")
+	limit := 1000
+	for _, agent := range []string{"", "new"} {
+		reply := f.search(t, messages.SnapshotSearch{Query: "common", AgentID: agent, Page: messages.Page{Limit: &limit}})
+		require.True(t, reply.Capped)
+		require.Len(t, reply.Hits, 500) // no snapshot holds the others
+		require.Equal(t, made.SnapshotID, reply.Hits[0].Snapshot.SnapshotID)
+	}
 }

@@ -204,7 +204,8 @@ func findWhole(ctx context.Context, db postgres.Querier, tenant string, w which,
 		all, err = collectChunks(rows)
 		return err
 	})
-	return found, all, db.SendBatch(ctx, batch).Close()
+	err = db.SendBatch(ctx, batch).Close()
+	return found, all, err
 }
 
 // answer puts the data into a reply, or offers them as a transfer.
