@@ -398,6 +398,7 @@ const smallMessage = "Where did we leave off yesterday, and which of the two exp
 func (r *snapshotsRun) small(ctx context.Context) error {
 	var rates, others []float64
 	var all measurement
+	otherCPU := map[string]float64{}
 	slice := r.Duration / time.Duration(r.Rounds)
 	for round := range r.Rounds {
 		r.show("small states, %d callers: round %d of %d", r.SmallCallers, round+1, r.Rounds)
@@ -421,7 +422,9 @@ func (r *snapshotsRun) small(ctx context.Context) error {
 		}
 		var measured struct {
 			PerSecond float64 `json:"per_second"`
+			CPU       float64 `json:"cpu_us"` // of node, for each put
 		}
+		before := r.cpu()
 		err = r.langgraph.run(ctx, schemas[lgDefault], map[string]any{
 			"command": "small", "prefix": fmt.Sprintf("small-%d", round), "callers": r.SmallCallers, "seconds": slice.Seconds(), "message": smallMessage,
 		}, &measured)
@@ -429,9 +432,13 @@ func (r *snapshotsRun) small(ctx context.Context) error {
 			return err
 		}
 		others = append(others, measured.PerSecond)
+		const withWarmUp = 1.25
+		postgres := float64(r.cpu().since(before)["postgres"].Microseconds()) / (measured.PerSecond * slice.Seconds() * withWarmUp)
+		otherCPU["node"] += measured.CPU / float64(r.Rounds)
+		otherCPU["postgres, about"] += postgres / float64(r.Rounds)
 	}
 	c := comparison{Measure: fmt.Sprintf("small creates a second, %d callers", r.SmallCallers), Ours: slices.Sorted(slices.Values(rates))[len(rates)/2]}
-	c.CPU = all.cpu.perOperation(all.operations)
+	c.CPU, c.OtherCPU = all.cpu.perOperation(all.operations), otherCPU
 	if len(others) > 0 {
 		c.Beside, c.Other, c.RatioAtLeast = lgDefault+" put", slices.Sorted(slices.Values(others))[len(others)/2], 1
 	}

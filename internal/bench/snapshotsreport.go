@@ -30,8 +30,9 @@ type comparison struct {
 	AtMost       float64 `json:"aim_at_most,omitempty"`
 	RatioAtMost  float64 `json:"aim_ratio_at_most,omitempty"`
 	RatioAtLeast float64 `json:"aim_ratio_at_least,omitempty"`
-	// CPU is microseconds of each program for one of ours, where that was measured.
-	CPU map[string]float64 `json:"cpu_us_per_operation,omitempty"`
+	// CPU is microseconds of each program for one of ours, where that was measured, and for one of the other's.
+	CPU      map[string]float64 `json:"cpu_us_per_operation,omitempty"`
+	OtherCPU map[string]float64 `json:"other_cpu_us_per_operation,omitempty"`
 }
 
 // aim says what is aimed at, and whether it is reached.
@@ -71,7 +72,11 @@ func (r *snapshotsReport) write(w io.Writer) error {
 	}
 	for _, c := range r.Comparisons {
 		if c.CPU != nil {
-			_, _ = fmt.Fprintf(w, "\n%s: CPU µs of each: %s\n", c.Measure, cpuText(c.CPU))
+			_, _ = fmt.Fprintf(w, "\n%s, CPU µs of each: %s", c.Measure, cpuText(c.CPU))
+			if len(c.OtherCPU) > 0 {
+				_, _ = fmt.Fprintf(w, "; %s: %s", c.Beside, cpuText(c.OtherCPU))
+			}
+			_, _ = fmt.Fprintln(w)
 		}
 	}
 	_, _ = fmt.Fprintln(w)

@@ -119,12 +119,14 @@ async function small({ prefix, callers, seconds, message }) {
   await sleep(seconds / 4);
   counting = true;
   const begin = performance.now();
+  const cpu = process.cpuUsage();
   await sleep(seconds);
+  const { user, system } = process.cpuUsage(cpu);
   const took = (performance.now() - begin) / 1000;
   counting = false;
   ended = true;
   await all;
-  return { per_second: count / took };
+  return { per_second: count / took, cpu_us: (user + system) / count };
 }
 
 const commands = { setup: () => saver.setup(), conversation, latest: readLatest, small };
