@@ -3,8 +3,10 @@ package postgres
 import (
 	"context"
 	"strconv"
+	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ai-cherry/morello/messages"
 )
@@ -56,4 +58,25 @@ func ReadPage[Row, Place any](
 		next, err = EncodeCursor(list, placeOf(page[len(page)-1]))
 	}
 	return append([]Row{}, page...), next, err
+}
+
+// Listing is what a cursor is valid for.
+type Listing struct {
+	Operation, Tenant string
+	Filters           any
+}
+
+// Place is where a page of a list begins whose order is time and id, newest first: after this row.
+type Place struct {
+	At time.Time `json:"at"`
+	ID string    `json:"id"`
+}
+
+// Before returns the place as arguments. All rows come before the end of an empty one, which is the first page; id is then any
+// valid one.
+func (p Place) Before(id string) (pgtype.Timestamptz, string) {
+	if p.At.IsZero() {
+		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, id
+	}
+	return pgtype.Timestamptz{Time: p.At, Valid: true}, p.ID
 }

@@ -24,6 +24,8 @@ const (
 	pingAfterIdle     = 30 * time.Second
 	pingTimeout       = 2 * time.Second
 	lifetime          = time.Hour
+	// idleInTransaction ends the transaction of a process that has stalled, and lets go of its locks.
+	idleInTransaction = time.Minute
 	lifetimeJitter    = 10 * time.Minute
 	// cancelDelay passes before a query whose caller has gone is cancelled, because most end by themselves sooner;
 	// cancelGrace passes before the connection of one that cannot be cancelled is given up.
@@ -148,6 +150,7 @@ func poolConfig(cfg Config, size int) (*pgxpool.Config, error) {
 	conn.ConnectTimeout = connectTimeout
 	conn.RuntimeParams["application_name"] = "morello/" + cfg.Program + "/" + cfg.Instance
 	conn.RuntimeParams["jit"] = "off" // compiling takes longer than any of our statements gains by it
+	conn.RuntimeParams["idle_in_transaction_session_timeout"] = strconv.FormatInt(idleInTransaction.Milliseconds(), 10)
 	conn.RuntimeParams["statement_timeout"] = strconv.FormatInt(messages.MaxTimeout.Milliseconds(), 10)
 	return pool, nil
 }

@@ -2,35 +2,13 @@ package registry
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
-
-type (
-	// list is what a cursor is valid for, place where its page begins: after this row.
-	list struct {
-		Operation, Tenant string
-		Filters           any
-	}
-	place struct {
-		At time.Time `json:"at"`
-		ID string    `json:"id"`
-	}
-)
-
-// before returns the place as arguments: all rows come before the end of an empty one, which is the first page.
-func (p place) before() (at pgtype.Timestamptz, id string) {
-	if p.At.IsZero() {
-		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, ""
-	}
-	return pgtype.Timestamptz{Time: p.At, Valid: true}, p.ID
-}
 
 var agentsSQL = postgres.PageSQL(agentColumns, `created_at DESC, agent_id DESC`, `
 	SELECT * FROM morello.agent
@@ -46,15 +24,15 @@ func (s *Service) ListAgents(ctx context.Context, tenant string, m messages.Agen
 	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
 		return messages.AgentListReply{}, err
 	}
-	agents, next, err := postgres.ReadPage(ctx, s.pool, list{messages.AgentListEndpoint.Name, tenant, filters}, m.Cursor,
-		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Agent, bool, error) {
-			at, id := from.before()
+	agents, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.AgentListEndpoint.Name, Tenant: tenant, Filters: filters}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from postgres.Place) ([]messages.Agent, bool, error) {
+			at, id := from.Before("")
 			rows, err := db.Query(ctx, agentsSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Type, m.Query)
 			if err != nil {
 				return nil, false, err
 			}
 			return postgres.CollectPage(rows, scanAgent)
-		}, func(last messages.Agent) place { return place{last.CreatedAt, last.AgentID} })
+		}, func(last messages.Agent) postgres.Place { return postgres.Place{At: last.CreatedAt, ID: last.AgentID} })
 	return messages.AgentListReply{Agents: agents, NextCursor: next}, err
 }
 
@@ -85,19 +63,21 @@ func (s *Service) ListWorkflows(ctx context.Context, tenant string, m messages.W
 	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
 		return messages.WorkflowListReply{}, err
 	}
-	workflows, next, err := postgres.ReadPage(ctx, s.pool, list{messages.WorkflowListEndpoint.Name, tenant, filters}, m.Cursor,
-		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Workflow, bool, error) {
+	workflows, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.WorkflowListEndpoint.Name, Tenant: tenant, Filters: filters}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from postgres.Place) ([]messages.Workflow, bool, error) {
 			rows, err := queryWorkflows(ctx, db, tenant, m, from)
 			if err != nil {
 				return nil, false, err
 			}
 			return postgres.CollectPage(rows, scanWorkflow)
-		}, func(last messages.Workflow) place { return place{last.CreatedAt, last.WorkflowID} })
+		}, func(last messages.Workflow) postgres.Place {
+			return postgres.Place{At: last.CreatedAt, ID: last.WorkflowID}
+		})
 	return messages.WorkflowListReply{Workflows: workflows, NextCursor: next}, err
 }
 
-func queryWorkflows(ctx context.Context, db postgres.Querier, tenant string, m messages.WorkflowList, from place) (pgx.Rows, error) {
-	at, id := from.before()
+func queryWorkflows(ctx context.Context, db postgres.Querier, tenant string, m messages.WorkflowList, from postgres.Place) (pgx.Rows, error) {
+	at, id := from.Before("")
 	if m.Tag != "" && m.Query == "" {
 		return db.Query(ctx, taggedSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.Status, m.Tag)
 	}

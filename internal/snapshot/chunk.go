@@ -41,6 +41,9 @@ type chunk struct {
 	body       []byte
 }
 
+// size is how much there is to write, in bytes.
+func (c *chunk) size() int { return (1+len(c.nodes)+len(c.leaves))*sha256.Size + len(c.body) }
+
 func (c *chunk) isLeaf() bool { return len(c.nodes)+len(c.leaves) == 0 }
 
 // hash returns the name of the chunk: SHA-256 of a byte that is 1 if it is searchable and 0 if not, the number of nodes, their
@@ -158,6 +161,8 @@ type fault struct {
 }
 
 func (f *fault) Error() string { return fmt.Sprintf("chunk %s: %v", f.hash, f.why) }
+
+func (f *fault) Unwrap() error { return f.why }
 
 var (
 	errDamaged = errors.New("is damaged: its bytes do not have its hash")

@@ -20,7 +20,7 @@ import (
 const (
 	// createAttempts: the second one knows what the first relied on in vain; a third is for a deletion in between.
 	createAttempts = 3
-	// maxSent bounds what one statement writes, in bytes; larger snapshots take several, in one transaction.
+	// maxSent bounds what one statement writes, in bytes before they are encoded; larger snapshots take several, in one transaction.
 	maxSent = 4 << 20
 )
 
@@ -135,22 +135,31 @@ func (s *Service) baseFor(ctx context.Context, c *creation) (*base, error) {
 	})
 }
 
-// readBase reads the hashes of a snapshot's tree. An agent without a snapshot has no base; a parent that is not there is not found.
+// readBase reads a snapshot and the hashes of its tree, in one statement, so that they belong together though the head may move. An agent without a snapshot has no base; a parent that is not there is not found.
 func readBase(ctx context.Context, db postgres.Querier, tenant, agentID string, w which, parentID string) (*base, error) {
-	args := append([]any{tenant}, w.args...)
-	root := ` FROM morello.snapshot WHERE tenant = $1 AND ` + w.sql
+	of := ` FROM morello.snapshot WHERE tenant = $1 AND ` + w.sql
+	sql := treeSQL(`SELECT content_hash`+of) + `
+		SELECT snapshot_id::text, agent_id, NULL::bytea` + of + `
+		UNION ALL
+		SELECT NULL, NULL, hash FROM reached`
+	rows, err := db.Query(ctx, sql, append([]any{tenant}, w.args...)...)
+	if err != nil {
+		return nil, err
+	}
 	var id, owner string
 	var hashes []Hash
-	batch := &pgx.Batch{}
-	batch.Queue(`SELECT snapshot_id::text, agent_id`+root, args...).Query(func(rows pgx.Rows) error {
-		_, err := pgx.ForEachRow(rows, []any{&id, &owner}, func() error { return nil })
-		return err
+	var foundID, foundOwner *string
+	var joined []byte
+	_, err = pgx.ForEachRow(rows, []any{&foundID, &foundOwner, &joined}, func() error {
+		if foundID != nil {
+			id, owner = *foundID, *foundOwner
+			return nil
+		}
+		var hash Hash
+		copy(hash[:], joined)
+		hashes = append(hashes, hash)
+		return nil
 	})
-	batch.Queue(treeSQL(`SELECT content_hash`+root)+` SELECT hash FROM reached`, args...).Query(func(rows pgx.Rows) (err error) {
-		hashes, err = pgx.CollectRows(rows, scanHash)
-		return err
-	})
-	err := db.SendBatch(ctx, batch).Close()
 	switch {
 	case err != nil:
 		return nil, err
@@ -167,7 +176,7 @@ func readBase(ctx context.Context, db postgres.Querier, tenant, agentID string, 
 // store writes the snapshot: in one round trip, if it is not large. ran tells that it did, and not an earlier request with the
 // same idempotency key.
 func (s *Service) store(ctx context.Context, c *creation, made *tree, base *base, ran *bool) (messages.SnapshotReply, error) {
-	sent := newSendings(made)
+	sent := divide(made)
 	in := postgres.InStatement[messages.SnapshotReply]
 	if len(sent) > 1 {
 		in = postgres.InTx[messages.SnapshotReply]
@@ -178,15 +187,15 @@ func (s *Service) store(ctx context.Context, c *creation, made *tree, base *base
 		queueHead(batch, c, base)
 		last := len(sent) - 1
 		var before int64 // bytes that the sendings before the last added
-		for _, sending := range sent[:last] {
-			queueChunks(batch, c, sending, &before)
+		for _, hashes := range sent[:last] {
+			queueChunks(batch, c, newSending(made, hashes), &before)
 			if err := db.SendBatch(ctx, batch).Close(); err != nil {
 				return messages.SnapshotReply{}, err
 			}
 			batch = &pgx.Batch{}
 		}
 		snapshot := c.snapshot(made)
-		queueSnapshot(batch, c, sent[last], before, &snapshot)
+		queueSnapshot(batch, c, newSending(made, sent[last]), before, &snapshot)
 		err := db.SendBatch(ctx, batch).Close()
 		return messages.SnapshotReply{Snapshot: snapshot}, err
 	})
@@ -263,36 +272,41 @@ const (
 	addedBytes = `(SELECT coalesce(sum(bytes), 0) FROM stored WHERE added)`
 )
 
-// sending is the chunks that one statement writes, by column.
+// divide returns the chunks of a tree that were not known, in the order of their hashes, by the statements that write them. There is
+// one at least.
+func divide(made *tree) [][]Hash {
+	all := slices.SortedFunc(maps.Keys(made.fresh), compareHashes)
+	var sent [][]Hash
+	first, bytes := 0, 0
+	for i, hash := range all {
+		if bytes > maxSent {
+			sent = append(sent, all[first:i])
+			first, bytes = i, 0
+		}
+		bytes += made.fresh[hash].size()
+	}
+	return append(sent, all[first:])
+}
+
+// sending is the chunks that one statement writes, by column. They are encoded when their turn comes: all at once they would be
+// the document once more.
 type sending struct {
 	hashes        [][]byte
 	encodings     []int16
 	nodes, leaves [][]byte
 	bodies        [][]byte
 	texts         []*string
-	bytes         int
 }
 
-// newSendings encodes the chunks of a tree that were not known, in the order of their hashes. There is one sending at least.
-func newSendings(made *tree) []*sending {
-	sent := []*sending{{}}
-	for _, hash := range slices.SortedFunc(maps.Keys(made.fresh), compareHashes) {
+func newSending(made *tree, hashes []Hash) *sending {
+	s := &sending{}
+	for _, hash := range hashes {
 		r := encode(hash, made.fresh[hash])
-		last := sent[len(sent)-1]
-		if last.bytes > maxSent {
-			last = &sending{}
-			sent = append(sent, last)
-		}
-		last.add(r)
+		s.hashes, s.encodings = append(s.hashes, r.Hash), append(s.encodings, int16(r.Encoding))
+		s.nodes, s.leaves = append(s.nodes, r.Nodes), append(s.leaves, r.Leaves)
+		s.bodies, s.texts = append(s.bodies, r.Body), append(s.texts, r.Text)
 	}
-	return sent
-}
-
-func (s *sending) add(r row) {
-	s.hashes, s.encodings = append(s.hashes, r.Hash), append(s.encodings, int16(r.Encoding))
-	s.nodes, s.leaves = append(s.nodes, r.Nodes), append(s.leaves, r.Leaves)
-	s.bodies, s.texts = append(s.bodies, r.Body), append(s.texts, r.Text)
-	s.bytes += r.size()
+	return s
 }
 
 func (s *sending) args(c *creation, more ...any) []any {

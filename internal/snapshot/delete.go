@@ -66,6 +66,9 @@ func remove(ctx context.Context, db postgres.Querier, tenant string, ids []strin
 			ON CONFLICT (tenant) DO UPDATE SET deleted_at = greatest(snapshot_garbage.deleted_at, excluded.deleted_at)
 		)
 		SELECT snapshot_id::text, agent_id, coalesce(user_id, ''), coalesce(parent_id::text, '') FROM gone`
+	if len(ids) == 0 {
+		return nil, nil
+	}
 	rows, err := db.Query(ctx, deleting, tenant, ids)
 	if err != nil {
 		return nil, err

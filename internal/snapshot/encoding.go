@@ -34,13 +34,9 @@ type row struct {
 	Text     *string // what search finds in the chunk; nil for nothing
 }
 
-// size is what the row holds, in bytes.
-func (r *row) size() int {
-	size := len(r.Hash) + len(r.Nodes) + len(r.Leaves) + len(r.Body)
-	if r.Text != nil {
-		size += len(*r.Text)
-	}
-	return size
+// columns are where chunkColumns are scanned to.
+func (r *row) columns() []any {
+	return []any{&r.Hash, &r.Encoding, &r.Nodes, &r.Leaves, &r.Body, &r.Text}
 }
 
 // smallBody is what zstd hardly makes smaller.

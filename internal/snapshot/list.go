@@ -2,39 +2,19 @@ package snapshot
 
 import (
 	"context"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgtype"
 
 	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/postgres"
 	"github.com/ai-cherry/morello/messages"
 )
 
-type (
-	// listing is what a cursor is valid for, place where its page begins: after this row.
-	listing struct {
-		Operation, Tenant string
-		Filters           any
-	}
-	place struct {
-		At time.Time `json:"at"`
-		ID string    `json:"id"`
-	}
-)
-
 const highestID = "ffffffff-ffff-ffff-ffff-ffffffffffff"
 
-// before returns the place as arguments: all rows come before the end of an empty one, which is the first page.
-func (p place) before() (at pgtype.Timestamptz, id string) {
-	if p.At.IsZero() {
-		return pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, highestID
-	}
-	return pgtype.Timestamptz{Time: p.At, Valid: true}, p.ID
+func placeOf(last messages.Snapshot) postgres.Place {
+	return postgres.Place{At: last.CreatedAt, ID: last.SnapshotID}
 }
-
-func placeOf(last messages.Snapshot) place { return place{last.CreatedAt, last.SnapshotID} }
 
 var listSQL = postgres.PageSQL(columns, `created_at DESC, snapshot_id DESC`, `
 	SELECT * FROM morello.snapshot
@@ -49,9 +29,9 @@ func (s *Service) List(ctx context.Context, tenant string, m messages.SnapshotLi
 	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
 		return messages.SnapshotListReply{}, err
 	}
-	found, next, err := postgres.ReadPage(ctx, s.pool, listing{messages.SnapshotListEndpoint.Name, tenant, filters}, m.Cursor,
-		func(ctx context.Context, db postgres.Querier, from place) ([]messages.Snapshot, bool, error) {
-			at, id := from.before()
+	found, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.SnapshotListEndpoint.Name, Tenant: tenant, Filters: filters}, m.Cursor,
+		func(ctx context.Context, db postgres.Querier, from postgres.Place) ([]messages.Snapshot, bool, error) {
+			at, id := from.Before(highestID)
 			rows, err := db.Query(ctx, listSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.AgentID, m.UserID, m.Label, m.CreatedAfter, m.CreatedBefore)
 			if err != nil {
 				return nil, false, err
@@ -90,7 +70,7 @@ func (s *Service) History(ctx context.Context, tenant string, m messages.Snapsho
 	if err := bus.Reserve(ctx, messages.MaxPageBytes); err != nil {
 		return messages.SnapshotHistoryReply{}, err
 	}
-	page, next, err := postgres.ReadPage(ctx, s.pool, listing{messages.SnapshotHistoryEndpoint.Name, tenant, m.SnapshotID}, m.Cursor,
+	page, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.SnapshotHistoryEndpoint.Name, Tenant: tenant, Filters: m.SnapshotID}, m.Cursor,
 		func(ctx context.Context, db postgres.Querier, from string) ([]ancestor, bool, error) {
 			if from == "" {
 				from = m.SnapshotID

@@ -116,7 +116,7 @@ func (r *restore) step(ctx context.Context, db postgres.Querier) (jobs.Counts, b
 
 // next checks the next chunks; after the last it restores.
 func (r *restore) next(ctx context.Context, db postgres.Querier) error {
-	source, err := r.lockSource(ctx, db)
+	source, err := find(ctx, db, r.Tenant, byID(r.SourceSnapshotID), "source_snapshot_id")
 	if err != nil {
 		return err
 	}
@@ -166,11 +166,6 @@ func (r *restore) isThere(ctx context.Context, db postgres.Querier) (there bool,
 	return there, err
 }
 
-// lockSource makes the source, and so its chunks, stay until the commit.
-func (r *restore) lockSource(ctx context.Context, db postgres.Querier) (messages.Snapshot, error) {
-	return find(ctx, db, r.Tenant, which{`snapshot_id = $2 FOR KEY SHARE`, []any{r.SourceSnapshotID}}, "source_snapshot_id")
-}
-
 // check compares chunks with their hashes, and notes that the target has their texts.
 func (r *restore) check(ctx context.Context, db postgres.Querier, hashes []Hash) error {
 	const texts = `
@@ -190,7 +185,7 @@ func (r *restore) check(ctx context.Context, db postgres.Querier, hashes []Hash)
 	return err
 }
 
-// restore makes the new snapshot the head of the target.
+// restore makes the new snapshot the head of the target. Its lock on the source makes the chunks stay until the commit.
 func (r *restore) restore(ctx context.Context, db postgres.Querier) error {
 	const head = `
 		INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at) VALUES ($1, $2, $3::uuid, clock_timestamp())
@@ -207,6 +202,9 @@ func (r *restore) restore(ctx context.Context, db postgres.Querier) error {
 		FROM morello.snapshot_head AS h, morello.snapshot AS s
 		WHERE h.tenant = $1 AND h.agent_id = $2 AND s.tenant = $1 AND s.snapshot_id = $4::uuid`
 	if _, err := db.Exec(ctx, head, r.Tenant, r.AgentID, r.SnapshotID); err != nil {
+		return err
+	}
+	if _, err := find(ctx, db, r.Tenant, which{`snapshot_id = $2 FOR KEY SHARE`, []any{r.SourceSnapshotID}}, "source_snapshot_id"); err != nil {
 		return err
 	}
 	_, err := db.Exec(ctx, copied, r.Tenant, r.AgentID, r.SnapshotID, r.SourceSnapshotID)

@@ -54,7 +54,7 @@ func (s *Service) Search(ctx context.Context, tenant string, m messages.Snapshot
 	filters := m
 	filters.Page = messages.Page{}
 	var capped bool
-	hits, next, err := postgres.ReadPage(ctx, s.pool, listing{messages.SnapshotSearchEndpoint.Name, tenant, filters}, m.Cursor,
+	hits, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.SnapshotSearchEndpoint.Name, Tenant: tenant, Filters: filters}, m.Cursor,
 		func(ctx context.Context, db postgres.Querier, from rank) (page []hit, more bool, err error) {
 			q, err := parseQuery(ctx, db, m.Query)
 			if err != nil {

@@ -149,42 +149,49 @@ func (s *Service) Latest(ctx context.Context, tenant string, m messages.Snapshot
 	})
 }
 
-// read reads a snapshot with its document: a small one in one round trip.
+// read reads a snapshot with its document. When chunks are missing because the head has moved on between two statements, it reads
+// what was the head; when because the snapshot was deleted, it is not there.
 func (s *Service) read(ctx context.Context, tenant string, w which, field string) (messages.SnapshotDataReply, error) {
 	if err := bus.Reserve(ctx, smallDocument); err != nil {
 		return messages.SnapshotDataReply{}, err
 	}
+	found, document, err := s.readWhole(ctx, tenant, w, field)
+	if errors.Is(err, errMissing) {
+		found, document, err = s.readWhole(ctx, tenant, byID(found.SnapshotID), field)
+	}
+	if err != nil {
+		return messages.SnapshotDataReply{}, damage(err)
+	}
+	return s.answer(ctx, tenant, found, document)
+}
+
+// readWhole reads a small document in one round trip with its snapshot, and a large one when there is memory for it.
+func (s *Service) readWhole(ctx context.Context, tenant string, w which, field string) (found messages.Snapshot, document []byte, err error) {
 	type whole struct {
 		snapshot messages.Snapshot
 		chunks   chunks
 	}
-	found, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (whole, error) {
+	small, err := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (whole, error) {
 		snapshot, all, err := findWhole(ctx, db, tenant, w, field)
 		return whole{snapshot, all}, err
 	})
 	if err != nil {
-		return messages.SnapshotDataReply{}, damage(err)
+		return small.snapshot, nil, err
 	}
-	size := found.snapshot.SizeBytes
+	size, root := small.snapshot.SizeBytes, rootOf(small.snapshot)
+	if size <= smallDocument {
+		document, err = small.chunks.join(root, size)
+		return small.snapshot, document, err
+	}
 	release, err := s.holdLarge(ctx, size)
 	if err != nil {
-		return messages.SnapshotDataReply{}, err
+		return small.snapshot, nil, err
 	}
 	defer release()
-	root := rootOf(found.snapshot)
-	if size > smallDocument {
-		found.chunks, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (chunks, error) {
-			return readTree(ctx, db, tenant, root)
-		})
-		if err != nil {
-			return messages.SnapshotDataReply{}, damage(err)
-		}
-	}
-	document, err := found.chunks.join(root, size)
-	if err != nil {
-		return messages.SnapshotDataReply{}, damage(err)
-	}
-	return s.answer(ctx, tenant, found.snapshot, document)
+	document, err = postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) ([]byte, error) {
+		return assemble(ctx, db, tenant, root, size)
+	})
+	return small.snapshot, document, err
 }
 
 // findWhole reads a snapshot and, if it is small, all its chunks.

@@ -20,8 +20,7 @@ func treeSQL(roots string) string {
 	return nodes(roots) + `, reached AS (
 		SELECT hash FROM node
 		UNION
-		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
-			LATERAL morello.snapshot_hashes(c.leaves) AS child
+		SELECT child FROM node, ` + chunkOf(`node`) + `, LATERAL morello.snapshot_hashes(c.leaves) AS child
 	)`
 }
 
@@ -31,15 +30,20 @@ func nodes(roots string) string {
 	WITH RECURSIVE node (hash) AS (
 		` + roots + `
 		UNION
-		SELECT child FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash,
-			LATERAL morello.snapshot_hashes(c.nodes) AS child
+		SELECT child FROM node, ` + chunkOf(`node`) + `, LATERAL morello.snapshot_hashes(c.nodes) AS child
 	)`
+}
+
+// chunkOf joins the chunk c of each row's hash. Nobody knows how many chunks a tree has, so that the planner might scan the table
+// for them: OFFSET 0 keeps it from more than looking each up.
+func chunkOf(source string) string {
+	return `LATERAL (SELECT * FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ` + source + `.hash OFFSET 0) AS c`
 }
 
 // nodesSQL reads the children of all chunks of trees that have some.
 func nodesSQL(roots string) string {
 	return nodes(roots) + `
-		SELECT c.hash, c.nodes, c.leaves FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash`
+		SELECT c.hash, c.nodes, c.leaves FROM node, ` + chunkOf(`node`)
 }
 
 // given are roots that stand in the argument $2.
@@ -50,7 +54,7 @@ const chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
 // chunksSQL reads the chunks of trees, for collectChunks.
 func chunksSQL(roots string) string {
 	return treeSQL(roots) + `
-		SELECT ` + chunkColumns + ` FROM reached JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = reached.hash`
+		SELECT ` + chunkColumns + ` FROM reached, ` + chunkOf(`reached`)
 }
 
 var givenTreesSQL = chunksSQL(given)
@@ -62,9 +66,10 @@ func readTree(ctx context.Context, db postgres.Querier, tenant string, roots ...
 
 // readChunks reads some chunks, without what lies under them.
 func readChunks(ctx context.Context, db postgres.Querier, tenant string, hashes []Hash) (chunks, error) {
-	const sql = `SELECT ` + chunkColumns + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
-	return queryChunks(ctx, db, sql, tenant, hashes)
+	return queryChunks(ctx, db, chunksOfSQL, tenant, hashes)
 }
+
+const chunksOfSQL = `SELECT ` + chunkColumns + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ANY ($2::bytea[])`
 
 func queryChunks(ctx context.Context, db postgres.Querier, sql, tenant string, hashes []Hash) (chunks, error) {
 	rows, err := db.Query(ctx, sql, tenant, asBytes(hashes))
@@ -78,7 +83,7 @@ func queryChunks(ctx context.Context, db postgres.Querier, sql, tenant string, h
 func collectChunks(rows pgx.Rows) (chunks, error) {
 	found := chunks{}
 	var r row
-	_, err := pgx.ForEachRow(rows, []any{&r.Hash, &r.Encoding, &r.Nodes, &r.Leaves, &r.Body, &r.Text}, func() error {
+	_, err := pgx.ForEachRow(rows, r.columns(), func() error {
 		hash, c, err := r.decode()
 		found[hash] = c
 		return err

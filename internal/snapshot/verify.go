@@ -148,7 +148,7 @@ func (v *verification) readHashes(ctx context.Context, db postgres.Querier) (err
 		return nil
 	}
 	const roots = `SELECT DISTINCT content_hash FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2`
-	rows, err := db.Query(ctx, treeSQL(roots)+` SELECT c.hash FROM reached JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = reached.hash ORDER BY c.hash`,
+	rows, err := db.Query(ctx, treeSQL(roots)+` SELECT c.hash FROM reached, `+chunkOf(`reached`)+` ORDER BY c.hash`,
 		v.args.OfTenant, v.args.AgentID)
 	if err != nil {
 		return err
