@@ -131,8 +131,8 @@ func newBenchSnapshotsCommand() *cobra.Command {
 			"installed by npm into the user's cache folder.",
 		Example: "  morello bench snapshots\n  morello bench snapshots --no-langgraph --repeats 1",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cfg.Turns < 20 || cfg.Turns > 200 || cfg.Repeats < 1 || cfg.Reads < 1 || cfg.SmallCallers < 1 {
-				return cli.UsageError{Err: errors.New("--turns must be 20 to 200; --repeats, --reads and --small-callers must be more than 0")}
+			if cfg.Turns < 20 || cfg.Turns > 200 || cfg.Repeats < 1 || cfg.Reads < 1 || cfg.SmallCallers < 1 || cfg.Searched < 0 {
+				return cli.UsageError{Err: errors.New("--turns must be 20 to 200; --repeats, --reads and --small-callers must be more than 0; --search-snapshots not less")}
 			}
 			cfg.Config = withOutput(cmd, cfg.Config)
 			return bench.RunSnapshots(cmd.Context(), cfg)
