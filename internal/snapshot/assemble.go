@@ -9,7 +9,7 @@ import (
 )
 
 var givenNodesSQL = nodes(given) + `
-	SELECT ` + chunkColumns + ` FROM node JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = node.hash`
+	SELECT ` + chunkColumns + ` FROM node, ` + chunkOf(`node`)
 
 // assemble reads a document of so many bytes without holding its chunks, which would be the document once more: the nodes of its
 // tree say where each leaf belongs, and the leaves are put there as they come.

@@ -135,7 +135,8 @@ func (s *Service) baseFor(ctx context.Context, c *creation) (*base, error) {
 	})
 }
 
-// readBase reads a snapshot and the hashes of its tree, in one statement, so that they belong together though the head may move. An agent without a snapshot has no base; a parent that is not there is not found.
+// readBase reads a snapshot and the hashes of its tree, in one statement, so that they belong together though the head may move. An
+// agent without a snapshot has no base; a parent that is not there is not found.
 func readBase(ctx context.Context, db postgres.Querier, tenant, agentID string, w which, parentID string) (*base, error) {
 	of := ` FROM morello.snapshot WHERE tenant = $1 AND ` + w.sql
 	sql := treeSQL(`SELECT content_hash`+of) + `
