@@ -29,7 +29,7 @@ func newBenchCommand() *cobra.Command {
 	command.Flags().IntVar(&cfg.Keys, "keys", 1_000_000, "number of keys")
 	addCommonFlags(command, &cfg, 100)
 	addComparisonFlags(command, &cfg)
-	command.AddCommand(newBenchGrowthCommand(), newBenchCleanupCommand(), newBenchSessionsCommand())
+	command.AddCommand(newBenchGrowthCommand(), newBenchCleanupCommand(), newBenchSessionsCommand(), newBenchSnapshotsCommand())
 	return command
 }
 
@@ -119,6 +119,36 @@ func newBenchSessionsCommand() *cobra.Command {
 	command.Flags().DurationVar(&cfg.HotDuration, "hot-duration", 2*time.Minute, "time for the case hot touches")
 	addCommonFlags(command, &cfg.Config, 300)
 	addComparisonFlags(command, &cfg.Config)
+	return command
+}
+
+func newBenchSnapshotsCommand() *cobra.Command {
+	var cfg bench.SnapshotsConfig
+	command := &cobra.Command{
+		Use: "snapshots", Short: "Measure snapshots beside a jsonb table and the checkpointer of LangGraph", Args: cobra.NoArgs,
+		Long: "Measure snapshots of a conversation that grows beside a table with a jsonb column and beside the checkpointer of\n" +
+			"LangGraph on the same PostgreSQL: the bytes on disk, and the times of creating, reading and comparing. LangGraph is\n" +
+			"installed by npm into the user's cache folder.",
+		Example: "  morello bench snapshots\n  morello bench snapshots --no-langgraph --repeats 1",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cfg.Turns < 20 || cfg.Turns > 200 || cfg.Repeats < 1 || cfg.Reads < 1 || cfg.SmallCallers < 1 || cfg.Searched < 0 {
+				return cli.UsageError{Err: errors.New("--turns must be 20 to 200; --repeats, --reads and --small-callers must be more than 0; --search-snapshots not less")}
+			}
+			cfg.Config = withOutput(cmd, cfg.Config)
+			return bench.RunSnapshots(cmd.Context(), cfg)
+		},
+	}
+	command.Flags().IntVar(&cfg.Turns, "turns", 200, "turns of the conversation")
+	command.Flags().IntVar(&cfg.Repeats, "repeats", 5, "how often the conversation is stored for the times of creations")
+	command.Flags().IntVar(&cfg.Reads, "reads", 50, "reads of the latest state, in each round")
+	command.Flags().IntVar(&cfg.SmallCallers, "small-callers", 8, "concurrent callers that store small states")
+	command.Flags().IntVar(&cfg.Searched, "search-snapshots", 100_000, "snapshots to search in, with ten messages each (0: none)")
+	command.Flags().StringArrayVar(&cfg.Only, "only", nil, "part to measure besides the sizes: "+strings.Join(bench.SnapshotPartNames(), ", ")+" (may be repeated; default all)")
+	command.Flags().BoolVar(&cfg.NoLangGraph, "no-langgraph", false, "leave LangGraph out")
+	command.Flags().IntVar(&cfg.Rounds, "rounds", 3, "turns of each case; the median counts")
+	command.Flags().DurationVar(&cfg.Duration, "duration", 6*time.Second, "time for small states, all rounds together")
+	command.Flags().StringVar(&cfg.Profile, "profile", "", "folder for CPU profiles of the callers and the worker")
+	command.Flags().BoolVar(&cfg.JSON, "json", false, "print JSON in place of the table")
 	return command
 }
 
