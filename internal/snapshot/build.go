@@ -12,13 +12,13 @@ const (
 	// shortString is how long a string must be to become a chunk of its own; a reference costs about as much.
 	shortString = 64
 	// inlineValue is how large a value, encoded, may be to stay in the chunk of what holds it.
-	inlineValue = 512
+	inlineValue = 128
 	// wholeNode is how large an array or an object, encoded, may be without being cut into runs.
 	wholeNode = 2048
 	// Runs have minRun bytes, and on the average runTarget more; maxRun ends one in any case. In a list that grows at its end
-	// the last run and the list of runs are written anew each time: about 1 KiB each is the least of both together for lists of
-	// some hundred elements.
-	minRun    = 256
+	// the last run and the list of runs are written anew each time: 1 to 2 KiB each is the least of both together for lists of
+	// some hundred elements (`morello bench snapshots`).
+	minRun    = 768
 	runTarget = 768
 	maxRun    = 4096
 	// maxIndexed bounds the text of one document that search finds. The rest is stored the same, and not indexed.
