@@ -31,7 +31,7 @@ const (
 	lately = `clock_timestamp() - ` + grace + ` / 2`
 )
 
-// SQLSTATEs of the refusals of moveHeadSQL and relySQL.
+// SQLSTATEs of the refusals of queueSnapshot.
 const (
 	headMoved   = "MO001"
 	baseMissing = "MO002"
@@ -185,7 +185,7 @@ func (s *Service) store(ctx context.Context, c *creation, made *tree, base *base
 	return in(ctx, s.pool, c.tenant, func(ctx context.Context, db postgres.Querier) (messages.SnapshotReply, error) {
 		*ran = true
 		batch := &pgx.Batch{}
-		queueHead(batch, c, base)
+		queueHead(batch, c)
 		last := len(sent) - 1
 		var before int64 // bytes that the sendings before the last added
 		for _, hashes := range sent[:last] {
@@ -196,7 +196,7 @@ func (s *Service) store(ctx context.Context, c *creation, made *tree, base *base
 			batch = &pgx.Batch{}
 		}
 		snapshot := c.snapshot(made)
-		queueSnapshot(batch, c, newSending(made, sent[last]), before, &snapshot)
+		queueSnapshot(batch, c, base, newSending(made, sent[last]), before, &snapshot)
 		err := db.SendBatch(ctx, batch).Close()
 		return messages.SnapshotReply{Snapshot: snapshot}, err
 	})
@@ -215,9 +215,12 @@ func (c *creation) snapshot(made *tree) messages.Snapshot {
 	}
 }
 
-// queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants; and locks
-// what the creation relies on: its base, and the parent that it names.
-func queueHead(batch *pgx.Batch, c *creation, base *base) {
+// queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants. The plans of
+// the statements are made once, and look rows up by their keys, however large the tables were at that time.
+func queueHead(batch *pgx.Batch, c *creation) {
+	const plans = `
+		SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+			set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 	const moveHead = `
 		INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at)
 		SELECT $1, $2, $3::uuid, clock_timestamp()
@@ -226,16 +229,12 @@ func queueHead(batch *pgx.Batch, c *creation, base *base) {
 			SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
 				last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
 			WHERE $4 = '' OR coalesce(h.snapshot_id::text, '` + messages.NoSnapshot + `') = lower($4)`
-	const rely = `
-		WITH locked AS MATERIALIZED (
-			SELECT FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = ANY ($4::uuid[])
-			FOR KEY SHARE
-		)
-		SELECT CASE
-			WHEN NOT EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = $3::uuid)
-				THEN morello.refuse('` + headMoved + `')
-			WHEN (SELECT count(*) FROM locked) < cardinality($4::uuid[]) THEN morello.refuse('` + baseMissing + `')
-		END`
+	batch.Queue(plans)
+	batch.Queue(moveHead, c.tenant, c.AgentID, c.SnapshotID, c.IfHead)
+}
+
+// relies are the snapshots that must be there: the base, and the parent that the request names.
+func (c *creation) relies(base *base) []string {
 	needed := []string{}
 	if base != nil {
 		needed = append(needed, base.snapshotID)
@@ -243,8 +242,7 @@ func queueHead(batch *pgx.Batch, c *creation, base *base) {
 	if c.ParentID != "" && !slices.Contains(needed, c.ParentID) {
 		needed = append(needed, c.ParentID)
 	}
-	batch.Queue(moveHead, c.tenant, c.AgentID, c.SnapshotID, c.IfHead)
-	batch.Queue(rely, c.tenant, c.AgentID, c.SnapshotID, needed)
+	return needed
 }
 
 // storing writes the chunks in the arguments $3 to $8 that the tenant does not have, and touches those that were not touched
@@ -324,20 +322,32 @@ func queueChunks(batch *pgx.Batch, c *creation, s *sending, added *int64) {
 	})
 }
 
-// queueSnapshot writes the last chunks and the snapshot, whose parent is the head before if the request names none.
-func queueSnapshot(batch *pgx.Batch, c *creation, s *sending, before int64, made *messages.Snapshot) {
+// queueSnapshot writes the last chunks and the snapshot, whose parent is the head before if the request names none. It locks what
+// the creation relies on until the commit, and refuses if that is gone or the head was not moved.
+func queueSnapshot(batch *pgx.Batch, c *creation, base *base, s *sending, before int64, made *messages.Snapshot) {
 	const sql = `
-		WITH ` + storing + `
-		INSERT INTO morello.snapshot (
-			tenant, snapshot_id, agent_id, user_id, parent_id, ancestor_id, label, metadata, vector_ids, size_bytes,
-			content_hash, document_sha256, document_bytes, stored_bytes, partially_indexed, restored_from, created_at)
-		SELECT $1, $9::uuid, $2, nullif($10, ''), coalesce(nullif($11, '')::uuid, h.previous_id), coalesce(nullif($11, '')::uuid, h.previous_id),
-			nullif($12, ''), $13::text::jsonb, $14, octet_length($13::text) + octet_length(array_to_string($14::text[], '')),
-			decode($15, 'hex'), $16, $17, $18::bigint + ` + addedBytes + `, $19, NULL, h.last_at
-		FROM morello.snapshot_head AS h WHERE h.tenant = $1 AND h.agent_id = $2
-		RETURNING coalesce(parent_id::text, ''), stored_bytes, created_at, metadata`
+		WITH ` + storing + `, locked AS MATERIALIZED (
+			SELECT FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = ANY ($20::uuid[])
+			FOR KEY SHARE
+		), checked AS MATERIALIZED (
+			SELECT CASE
+				WHEN NOT EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = $9::uuid)
+					THEN morello.refuse('` + headMoved + `')
+				WHEN (SELECT count(*) FROM locked) < cardinality($20::uuid[]) THEN morello.refuse('` + baseMissing + `')
+			END
+		), made AS (
+			INSERT INTO morello.snapshot (
+				tenant, snapshot_id, agent_id, user_id, parent_id, ancestor_id, label, metadata, vector_ids, size_bytes,
+				content_hash, document_sha256, document_bytes, stored_bytes, partially_indexed, restored_from, created_at)
+			SELECT $1, $9::uuid, $2, nullif($10, ''), coalesce(nullif($11, '')::uuid, h.previous_id), coalesce(nullif($11, '')::uuid, h.previous_id),
+				nullif($12, ''), $13::text::jsonb, $14, octet_length($13::text) + octet_length(array_to_string($14::text[], '')),
+				decode($15, 'hex'), $16, $17, $18::bigint + ` + addedBytes + `, $19, NULL, h.last_at
+			FROM morello.snapshot_head AS h WHERE h.tenant = $1 AND h.agent_id = $2
+			RETURNING coalesce(parent_id::text, '') AS parent_id, stored_bytes, created_at, metadata
+		)
+		SELECT parent_id, stored_bytes, created_at, metadata FROM checked LEFT JOIN made ON true`
 	args := s.args(c, made.SnapshotID, made.UserID, c.ParentID, made.Label, string(made.Metadata), made.VectorIDs,
-		made.ContentHash, c.sha256[:], made.SizeBytes, before, made.PartiallyIndexed)
+		made.ContentHash, c.sha256[:], made.SizeBytes, before, made.PartiallyIndexed, c.relies(base))
 	batch.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
 		return row.Scan(&made.ParentID, &made.StoredBytes, &made.CreatedAt, (*[]byte)(&made.Metadata))
 	})

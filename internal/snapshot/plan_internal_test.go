@@ -84,8 +84,8 @@ func TestPlans(t *testing.T) {
 			c := &creation{SnapshotCreate: messages.SnapshotCreate{AgentID: agent, SnapshotID: "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"}, tenant: acme, document: []byte(`{"a":1}`)}
 			made := build(c.document, func(Hash) bool { return false })
 			batch, snapshot := &pgx.Batch{}, c.snapshot(made)
-			queueHead(batch, c, &base{head.SnapshotID, nil})
-			queueSnapshot(batch, c, newSending(made, only(divide(made))), 0, &snapshot)
+			queueHead(batch, c)
+			queueSnapshot(batch, c, &base{head.SnapshotID, nil}, newSending(made, only(divide(made))), 0, &snapshot)
 			err := db.SendBatch(ctx, batch).Close()
 			require.Equal(t, head.SnapshotID, snapshot.ParentID)
 			return 1, err

@@ -140,10 +140,10 @@ func match(ctx context.Context, db postgres.Querier, tenant, words, agentID stri
 func rankMatches(
 	ctx context.Context, db postgres.Querier, tenant string, q query, matches [][]byte, m messages.SnapshotSearch, from rank,
 ) (page []hit, more bool, err error) {
-	const sql = `
+	sql := `
 		WITH page AS MATERIALIZED (
 			SELECT best.rank, c.hash, agent.agent_id, best.string
-			FROM unnest($2::bytea[]) AS match (hash) JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = match.hash,
+			FROM unnest($2::bytea[]) AS match (hash), ` + chunkOf(`match`) + `,
 				LATERAL (
 					SELECT string, ts_rank(words, $3::tsquery) AS rank
 					FROM unnest(string_to_array(c.text, E'\x1f')) AS string, to_tsvector(morello.text_config(), string) AS words

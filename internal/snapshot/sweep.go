@@ -119,16 +119,16 @@ func begin(ctx context.Context, db postgres.Querier, tenant string) error {
 
 // expand marks the children of some chunks; when there are no more, all that is reached is marked.
 func expand(ctx context.Context, db postgres.Querier, tenant string) error {
-	const sql = `
+	sql := `
 		WITH batch AS MATERIALIZED (
 			UPDATE morello.snapshot_mark SET open = false WHERE tenant = $1 AND hash IN (
 				SELECT hash FROM morello.snapshot_mark WHERE tenant = $1 AND open ORDER BY hash LIMIT $2)
 			RETURNING hash
 		), child (hash, open) AS (
 			SELECT hash, bool_or(open) FROM (
-				SELECT child, true FROM batch JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = batch.hash, morello.snapshot_hashes(c.nodes) AS child
+				SELECT child, true FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.nodes) AS child
 				UNION ALL
-				SELECT child, false FROM batch JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = batch.hash, morello.snapshot_hashes(c.leaves) AS child
+				SELECT child, false FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.leaves) AS child
 			) AS child (hash, open) GROUP BY hash
 		), marked AS (
 			INSERT INTO morello.snapshot_mark (tenant, hash, open) SELECT $1, hash, open FROM child ORDER BY hash
