@@ -39,7 +39,7 @@ func (s *Service) Diff(ctx context.Context, tenant string, m messages.SnapshotDi
 		reply.Truncated = d.truncated
 		return reply, err
 	})
-	return reply, damage(err)
+	return reply, s.damageOrDeletion(ctx, tenant, err, named{"from_snapshot_id", m.FromSnapshotID}, named{"to_snapshot_id", m.ToSnapshotID})
 }
 
 // diff collects the operations of a JSON Patch.

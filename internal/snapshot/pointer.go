@@ -26,7 +26,7 @@ func (s *Service) getPath(ctx context.Context, tenant string, m messages.Snapsho
 		return found, err
 	})
 	if err != nil {
-		return messages.SnapshotDataReply{}, damage(err)
+		return messages.SnapshotDataReply{}, s.damageOrDeletion(ctx, tenant, err, named{"snapshot_id", m.SnapshotID})
 	}
 	release, err := s.holdLarge(ctx, part.size())
 	if err != nil {
@@ -37,7 +37,7 @@ func (s *Service) getPath(ctx context.Context, tenant string, m messages.Snapsho
 		return newReader(db, tenant).texts(ctx, []rope{part})
 	})
 	if err != nil {
-		return messages.SnapshotDataReply{}, damage(err)
+		return messages.SnapshotDataReply{}, s.damageOrDeletion(ctx, tenant, err, named{"snapshot_id", m.SnapshotID})
 	}
 	return s.answer(ctx, tenant, found, data[0])
 }

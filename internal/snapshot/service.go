@@ -236,6 +236,26 @@ func damage(err error) error {
 	return err
 }
 
+// named is a snapshot and the field of the request that names it.
+type named struct{ field, id string }
+
+// damageOrDeletion is damage of what was read in several statements: a chunk may be missing because a snapshot was deleted, and
+// swept, between them.
+func (s *Service) damageOrDeletion(ctx context.Context, tenant string, err error, read ...named) error {
+	if !errors.Is(err, errMissing) {
+		return damage(err)
+	}
+	for _, n := range read {
+		_, gone := postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.Snapshot, error) {
+			return find(ctx, db, tenant, byID(n.id), n.field)
+		})
+		if gone != nil {
+			return gone
+		}
+	}
+	return damage(err)
+}
+
 func isFault(err error) bool { return errors.As(err, new(*fault)) }
 
 func rootOf(s messages.Snapshot) (root Hash) {
