@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
@@ -49,6 +50,7 @@ type creation struct {
 func (s *Service) Create(ctx context.Context, tenant string, m messages.SnapshotCreate) (messages.SnapshotReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, messages.SnapshotTimeLimit)
 	defer cancel()
+	m.SnapshotID, m.ParentID = strings.ToLower(m.SnapshotID), strings.ToLower(m.ParentID) // as PostgreSQL writes them
 	c := &creation{SnapshotCreate: m, tenant: tenant}
 	if err := s.readData(ctx, c); err != nil {
 		return messages.SnapshotReply{}, err

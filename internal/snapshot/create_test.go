@@ -95,6 +95,8 @@ func TestForksReadBackTheirOwn(t *testing.T) {
 	require.Equal(t, `{"branch":"left"}`, f.data(t, left.SnapshotID))
 	require.Equal(t, `{"branch":"right"}`, f.data(t, right.SnapshotID))
 	require.Equal(t, leftmost, f.latest(t, "a").Snapshot)
+	loud := f.createBy(t, messages.SnapshotCreate{AgentID: "a", Data: jsontext.Value(`3`), ParentID: strings.ToUpper(left.SnapshotID), SnapshotID: strings.ToUpper(uuid.NewString())})
+	require.Equal(t, loud, f.latest(t, "a").Snapshot)
 	_, err := f.Create(t.Context(), tenant, messages.SnapshotCreate{AgentID: "b", Data: jsontext.Value(`1`), ParentID: root.SnapshotID})
 	require.Equal(t, "parent_id", failure(t, err).Details.Field)
 	_, err = f.Create(t.Context(), tenant, messages.SnapshotCreate{AgentID: "a", Data: jsontext.Value(`1`), ParentID: uuid.NewString()})
