@@ -204,28 +204,30 @@ var errOverShare = errors.New("a value has more than its share of the reply")
 func collectMany(
 	ctx context.Context, db postgres.Querier, sql, tenant string, keys []string, limit int, entries map[string]*messages.CacheEntry,
 ) (hits int, err error) {
-	rows, err := db.Query(ctx, sql, tenant, keys, limit)
-	if err != nil {
-		return 0, err
-	}
 	var key string
 	var e messages.CacheEntry
 	var life lifetime
 	var total int64
-	_, err = pgx.ForEachRow(rows, []any{&key, &e.Version, &life.expiresAt, &life.now, &total, (*[]byte)(&e.Value)}, func() error {
-		switch {
-		case total > messages.MaxReplyBytes:
-			return messages.TooLarge("keys", messages.MaxReplyBytes, fmt.Sprintf("the values have %d bytes together", total))
-		case e.Value == nil:
-			return errOverShare
-		}
-		found := e
-		life.apply(&found)
-		entries[key] = &found
-		hits++
-		e.Value = nil
-		return nil
+	batch := &pgx.Batch{}
+	postgres.PinPlans(batch)
+	batch.Queue(sql, tenant, keys, limit).Query(func(rows pgx.Rows) error {
+		_, err := pgx.ForEachRow(rows, []any{&key, &e.Version, &life.expiresAt, &life.now, &total, (*[]byte)(&e.Value)}, func() error {
+			switch {
+			case total > messages.MaxReplyBytes:
+				return messages.TooLarge("keys", messages.MaxReplyBytes, fmt.Sprintf("the values have %d bytes together", total))
+			case e.Value == nil:
+				return errOverShare
+			}
+			found := e
+			life.apply(&found)
+			entries[key] = &found
+			hits++
+			e.Value = nil
+			return nil
+		})
+		return err
 	})
+	err = db.SendBatch(ctx, batch).Close()
 	return hits, err
 }
 

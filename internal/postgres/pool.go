@@ -107,6 +107,14 @@ var batchSettings = map[string]string{
 	"enable_mergejoin": "off",
 }
 
+// PinPlans has the statements of a batch planned once, for index look-ups by key, as those of batched requests are: with many keys
+// the planning of each anew would cost more than the look-ups.
+func PinPlans(batch *pgx.Batch) {
+	batch.Queue(`
+		SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
+			set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`)
+}
+
 // open opens a pool whose connections outlive a caller that goes away: its query is cancelled, and costs no more.
 func open(ctx context.Context, cfg Config, size int, settings map[string]string) (*pgxpool.Pool, error) {
 	pool, err := poolConfig(cfg, size)

@@ -217,12 +217,8 @@ func (c *creation) snapshot(made *tree) messages.Snapshot {
 	}
 }
 
-// queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants. The plans of
-// the statements are made once, and look rows up by their keys, however large the tables were at that time.
+// queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants.
 func queueHead(batch *pgx.Batch, c *creation) {
-	const plans = `
-		SELECT set_config('plan_cache_mode', 'force_generic_plan', true), set_config('enable_seqscan', 'off', true),
-			set_config('enable_hashjoin', 'off', true), set_config('enable_mergejoin', 'off', true)`
 	const moveHead = `
 		INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at)
 		SELECT $1, $2, $3::uuid, clock_timestamp()
@@ -231,7 +227,7 @@ func queueHead(batch *pgx.Batch, c *creation) {
 			SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
 				last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
 			WHERE $4 = '' OR coalesce(h.snapshot_id::text, '` + messages.NoSnapshot + `') = lower($4)`
-	batch.Queue(plans)
+	postgres.PinPlans(batch)
 	batch.Queue(moveHead, c.tenant, c.AgentID, c.SnapshotID, c.IfHead)
 }
 
