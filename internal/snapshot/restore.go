@@ -27,13 +27,7 @@ func (RestoreArgs) Kind() string { return "snapshot_restore" }
 
 // Restore inserts the job that makes an earlier state the head of an agent.
 func (s *Service) Restore(ctx context.Context, tenant string, m messages.SnapshotRestore) (messages.SnapshotRestoreReply, error) {
-	in := postgres.InTx[messages.SnapshotRestoreReply]
-	if m.DryRun {
-		in = func(ctx context.Context, pool *postgres.Pool, _ string, fn func(context.Context, postgres.Querier) (messages.SnapshotRestoreReply, error)) (messages.SnapshotRestoreReply, error) {
-			return postgres.Read(ctx, pool, fn)
-		}
-	}
-	return in(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (reply messages.SnapshotRestoreReply, err error) {
+	plan := func(ctx context.Context, db postgres.Querier) (reply messages.SnapshotRestoreReply, err error) {
 		source, field := byID(m.SnapshotID), "snapshot_id"
 		if m.At != nil {
 			source, field = which{`snapshot_id = (
@@ -58,7 +52,11 @@ func (s *Service) Restore(ctx context.Context, tenant string, m messages.Snapsho
 		reply.SnapshotID = id.String()
 		reply.JobID, err = s.cfg.InsertJob(ctx, db, RestoreArgs{tenant, reply.Source.SnapshotID, reply.SnapshotID, reply.TargetAgentID})
 		return reply, err
-	})
+	}
+	if m.DryRun {
+		return postgres.Read(ctx, s.pool, plan)
+	}
+	return postgres.InTx(ctx, s.pool, tenant, plan)
 }
 
 // restoreBatch is how many chunks a step checks.
@@ -106,7 +104,8 @@ func (r *restore) step(ctx context.Context, db postgres.Querier) (jobs.Counts, b
 	err := r.next(ctx, db)
 	if isFinal(err) {
 		failure := messages.AsError(damage(err))
-		if told := r.cfg.Failed(ctx, r.Tenant, eventID(ctx, 1), messages.SnapshotRestoreFailure{SnapshotRestoration: r.restoration(ctx), Error: failure.Error()}); told != nil {
+		event := messages.SnapshotRestoreFailure{SnapshotRestoration: r.restoration(ctx), Error: failure.Error()}
+		if told := r.cfg.Failed(ctx, r.Tenant, eventID(ctx, 1), event); told != nil {
 			return nil, false, told
 		}
 		err = jobs.Final(failure)
