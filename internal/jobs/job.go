@@ -85,6 +85,9 @@ func scanJob(row pgx.CollectableRow, following ...any) (messages.Job, error) {
 	return j, err
 }
 
+// finalPrefix is what River puts before a failure that is Final.
+const finalPrefix = "JobCancelError: "
+
 // attemptError is how River keeps the failure of an attempt.
 type attemptError struct {
 	At    time.Time `json:"at"`
@@ -97,7 +100,7 @@ func (e *attemptError) presentable() *messages.JobFailure {
 	if e == nil || e.Error == rivertype.ErrJobCancelledRemotely.Error() {
 		return nil
 	}
-	code, message, _ := strings.Cut(e.Error, ": ")
+	code, message, _ := strings.Cut(strings.TrimPrefix(e.Error, finalPrefix), ": ")
 	if !slices.Contains(messages.Codes(), messages.Code(code)) {
 		code, message = string(messages.CodeInternal), "the attempt ended without a word, or its process died"
 	}

@@ -144,5 +144,6 @@ type finalError struct{ error }
 
 func (e finalError) Unwrap() error { return e.error }
 
-// Final marks the failure of a step as one that a repetition would not mend: the job is not run again.
+// Final marks the failure of a step as one that a repetition would not mend: the job is not run again. It is cancelled then, with
+// the failure.
 func Final(err error) error { return finalError{err} }

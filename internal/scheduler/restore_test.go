@@ -138,6 +138,10 @@ func TestRestore(t *testing.T) {
 	}
 	state, _ := r.job(t, failing.JobID)
 	require.Equal(t, "cancelled", state)
+	job, err := jobs.Get(t.Context(), r.db, "acme", failing.JobID)
+	require.NoError(t, err)
+	require.Equal(t, messages.CodeNotFound, job.Failure.Code)
+	require.Equal(t, "source_snapshot_id: there is no such snapshot", job.Failure.Message)
 	require.Len(t, r.events(t, "snapshot.restored"), 2)
 	progress := r.events(t, "snapshot.restore_progress")
 	require.GreaterOrEqual(t, len(progress), 4)
