@@ -158,7 +158,7 @@ func rankMatches(
 			ORDER BY 1 DESC, 2, 3 LIMIT $8 + 1
 		)
 		SELECT rank, hash, agent_id, ts_headline(morello.text_config(), string, $3::tsquery,
-			'StartSel=**, StopSel=**, MaxFragments=2, MinWords=8, MaxWords=25, FragmentDelimiter="` + "\x1e" + `"')
+			'StartSel=**, StopSel=**, MaxFragments=2, MinWords=8, MaxWords=25, ShortWord=0, FragmentDelimiter="` + "\x1e" + `"')
 		FROM page ORDER BY 1 DESC, 2, 3`
 	rows, err := db.Query(ctx, sql, tenant, matches, q.whole, m.AgentID, from.Rank, from.Hash, from.AgentID, m.Size())
 	if err != nil {

@@ -44,6 +44,9 @@ func TestSearch(t *testing.T) {
 	require.Positive(t, fox.Hits[0].Rank)
 	require.False(t, fox.Capped)
 	require.Equal(t, []string{second.SnapshotID}, places(f.search(t, messages.SnapshotSearch{Query: `"short cat"`})))
+	require.Equal(t, []string{"short **cat**"}, f.search(t, messages.SnapshotSearch{Query: `cat`}).Hits[0].Highlights)
+	f.create(t, "short", `["to a cat"]`)
+	require.Equal(t, []string{"to a **cat**"}, f.search(t, messages.SnapshotSearch{Query: `cat`, AgentID: "short"}).Hits[0].Highlights)
 	require.Equal(t, []string{first.SnapshotID}, places(f.search(t, messages.SnapshotSearch{Query: "name"})))
 	require.Equal(t, []string{other.SnapshotID}, places(f.search(t, messages.SnapshotSearch{Query: "fox", AgentID: "b"})))
 	require.Empty(t, places(f.search(t, messages.SnapshotSearch{Query: "cat bird"})))         // in one string together
