@@ -149,7 +149,7 @@ func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheG
 			life.apply(&e.CacheEntry)
 			return e, err
 		})
-		large := only(found)
+		large := postgres.Only(found)
 		large.lease, large.wait = decided.lease, decided.wait
 		return large, err
 	})
@@ -252,12 +252,4 @@ func (s *Service) beginTouch(d bus.Deferred[messages.CacheTouchReply], tenant st
 func seconds(d time.Duration) *float64 {
 	s := d.Seconds()
 	return &s
-}
-
-// only returns the first element, or nothing's zero.
-func only[T any](list []T) (first T) {
-	if len(list) > 0 {
-		first = list[0]
-	}
-	return first
 }

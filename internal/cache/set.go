@@ -132,7 +132,7 @@ func compareAndSet(ctx context.Context, db postgres.Querier, e newEntry, version
 		return reply, err
 	})
 	if err != nil || len(replies) == 1 {
-		return only(replies), true, err
+		return postgres.Only(replies), true, err
 	}
 	return reply, version != 0, nil
 }

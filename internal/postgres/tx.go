@@ -57,3 +57,11 @@ func InTx[Reply any](
 	})
 	return reply, mapError(ctx, err, false)
 }
+
+// Only returns the first of the rows that were collected, or nothing's zero: for statements that return one row or none.
+func Only[Row any](rows []Row) (first Row) {
+	if len(rows) > 0 {
+		first = rows[0]
+	}
+	return first
+}

@@ -122,19 +122,11 @@ func (s *Service) Get(ctx context.Context, tenant string, m messages.SessionGet)
 		if err == nil && len(found) == 0 {
 			err = messages.SessionNotFound()
 		}
-		return messages.SessionReply{Session: only(found)}, err
+		return messages.SessionReply{Session: postgres.Only(found)}, err
 	})
 }
 
 // ref names a session in an event.
 func ref(s messages.Session) messages.SessionRef {
 	return messages.SessionRef{SessionID: s.SessionID, UserID: s.UserID, AgentID: s.AgentID}
-}
-
-// only returns the first element, or nothing's zero.
-func only[T any](list []T) (first T) {
-	if len(list) > 0 {
-		first = list[0]
-	}
-	return first
 }

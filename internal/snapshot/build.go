@@ -28,21 +28,21 @@ const (
 // tree is a document cut into chunks.
 type tree struct {
 	root   Hash
-	hashes []Hash           // of all chunks, each once
-	fresh  map[Hash]*pruned // the chunks that were not known
+	hashes []Hash               // of all chunks, each once
+	fresh  map[Hash]*freshChunk // the chunks that were not known
 	// partiallyIndexed says that there is more text than search finds.
 	partiallyIndexed bool
 }
 
-// pruned is a chunk, and whether it holds a part of one string.
-type pruned struct {
+// freshChunk is a chunk, and whether it holds a part of one string.
+type freshChunk struct {
 	chunk
 	isText bool
 }
 
 // build cuts a document, which must be valid JSON without white space. Chunks that are known are named only.
 func build(document []byte, known func(Hash) bool) *tree {
-	b := builder{document: document, known: known, seen: map[Hash]bool{}, tree: tree{fresh: map[Hash]*pruned{}}}
+	b := builder{document: document, known: known, seen: map[Hash]bool{}, tree: tree{fresh: map[Hash]*freshChunk{}}}
 	var whole run
 	b.value(&whole, 0)
 	b.root = b.emit(&whole, value).hash
@@ -166,7 +166,7 @@ func (b *builder) note(c chunk, text int, isText bool) Hash {
 	b.seen[hash] = true
 	b.hashes = append(b.hashes, hash)
 	if !b.known(hash) {
-		b.fresh[hash] = &pruned{c, isText}
+		b.fresh[hash] = &freshChunk{c, isText}
 	}
 	return hash
 }

@@ -217,16 +217,18 @@ func (c *creation) snapshot(made *tree) messages.Snapshot {
 	}
 }
 
+// moveHead makes the snapshot $3 the head of the agent $2, if its head is $4 now, or whatever it is when that is empty.
+const moveHead = `
+	INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at)
+	SELECT $1, $2, $3::uuid, clock_timestamp()
+	WHERE $4 IN ('', '` + messages.NoSnapshot + `') OR EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2)
+	ON CONFLICT (tenant, agent_id) DO UPDATE
+		SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
+			last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
+		WHERE $4 = '' OR coalesce(h.snapshot_id::text, '` + messages.NoSnapshot + `') = lower($4)`
+
 // queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants.
 func queueHead(batch *pgx.Batch, c *creation) {
-	const moveHead = `
-		INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at)
-		SELECT $1, $2, $3::uuid, clock_timestamp()
-		WHERE $4 IN ('', '` + messages.NoSnapshot + `') OR EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2)
-		ON CONFLICT (tenant, agent_id) DO UPDATE
-			SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
-				last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
-			WHERE $4 = '' OR coalesce(h.snapshot_id::text, '` + messages.NoSnapshot + `') = lower($4)`
 	postgres.PinPlans(batch)
 	batch.Queue(moveHead, c.tenant, c.AgentID, c.SnapshotID, c.IfHead)
 }
@@ -259,8 +261,7 @@ const (
 			)
 			ORDER BY hash
 			ON CONFLICT (tenant, hash) DO UPDATE SET touched_at = excluded.touched_at WHERE c.touched_at <= ` + lately + `
-			RETURNING xmax = 0 AS added, octet_length(hash) + coalesce(octet_length(nodes), 0) + coalesce(octet_length(leaves), 0)
-				+ coalesce(octet_length(body), 0) + coalesce(octet_length(text), 0) AS bytes
+			RETURNING xmax = 0 AS added, ` + chunkBytes + ` AS bytes
 		), found_by AS (
 			INSERT INTO morello.snapshot_text (tenant, hash, agent_id)
 			SELECT $1, hash, $2 FROM sent WHERE text IS NOT NULL ORDER BY hash

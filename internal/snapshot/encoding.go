@@ -19,7 +19,7 @@ const (
 	rawBody   encoding = iota // column body
 	zstdBody                  // column body, in a frame of zstd (RFC 8878)
 	utf8Text                  // column text holds the characters of a string; the body has no escapes that are not needed
-	asciiText                 // the same, where the body has \uXXXX for all that is not ASCII
+	asciiText                 // the same, where the body has \u and four digits for all that is not ASCII
 	// searchableBit is set for searchable chunks.
 	searchableBit encoding = 8
 )
@@ -58,7 +58,7 @@ func must[T any](made T, err error) T {
 }
 
 // encode writes a chunk as a row.
-func encode(hash Hash, c *pruned) row {
+func encode(hash Hash, c *freshChunk) row {
 	r := row{Hash: hash[:], Nodes: appendHashes(nil, c.nodes), Leaves: appendHashes(nil, c.leaves)}
 	if c.searchable {
 		r.Encoding = searchableBit
@@ -179,7 +179,7 @@ func appendControl(written []byte, c byte) []byte {
 	return append(written, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
 }
 
-// appendEscape writes \uXXXX, twice for what UTF-16 needs two of.
+// appendEscape writes \u and four digits, twice for what UTF-16 needs two of.
 func appendEscape(written []byte, r rune) []byte {
 	if r > 0xffff {
 		r -= 0x10000

@@ -135,7 +135,7 @@ func (v *visitor) visit(hash Hash, kind refKind) (size int64, count int) {
 }
 
 // checkText compares what search finds in a chunk with the strings in it.
-func (v *visitor) checkText(hash Hash, p *pruned, strs []string) {
+func (v *visitor) checkText(hash Hash, p *freshChunk, strs []string) {
 	r := encode(hash, p)
 	switch {
 	case p.isText:
@@ -578,7 +578,7 @@ func flip(data []byte, at, bit int) []byte {
 }
 
 // requireDamage damages a row; if harmless it may still read as the same chunk.
-func requireDamage(t *testing.T, p *pruned, r row, damage func(r *row), harmless bool) {
+func requireDamage(t *testing.T, p *freshChunk, r row, damage func(r *row), harmless bool) {
 	t.Helper()
 	damage(&r)
 	_, c, err := r.decode()

@@ -85,7 +85,7 @@ func TestPlans(t *testing.T) {
 			made := build(c.document, func(Hash) bool { return false })
 			batch, snapshot := &pgx.Batch{}, c.snapshot(made)
 			queueHead(batch, c)
-			queueSnapshot(batch, c, &base{head.SnapshotID, nil}, newSending(made, only(divide(made))), 0, &snapshot)
+			queueSnapshot(batch, c, &base{head.SnapshotID, nil}, newSending(made, postgres.Only(divide(made))), 0, &snapshot)
 			err := db.SendBatch(ctx, batch).Close()
 			require.Equal(t, head.SnapshotID, snapshot.ParentID)
 			return 1, err

@@ -186,11 +186,6 @@ func (r *restore) check(ctx context.Context, db postgres.Querier, hashes []Hash)
 
 // restore makes the new snapshot the head of the target. Its lock on the source makes the chunks stay until the commit.
 func (r *restore) restore(ctx context.Context, db postgres.Querier) error {
-	const head = `
-		INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at) VALUES ($1, $2, $3::uuid, clock_timestamp())
-		ON CONFLICT (tenant, agent_id) DO UPDATE
-			SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
-				last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')`
 	const copied = `
 		INSERT INTO morello.snapshot (
 			tenant, snapshot_id, agent_id, user_id, parent_id, ancestor_id, metadata, vector_ids, size_bytes,
@@ -200,7 +195,7 @@ func (r *restore) restore(ctx context.Context, db postgres.Querier) error {
 			s.vector_ids, s.size_bytes + 128, s.content_hash, s.document_sha256, s.document_bytes, 0, s.partially_indexed, s.snapshot_id, h.last_at
 		FROM morello.snapshot_head AS h, morello.snapshot AS s
 		WHERE h.tenant = $1 AND h.agent_id = $2 AND s.tenant = $1 AND s.snapshot_id = $4::uuid`
-	if _, err := db.Exec(ctx, head, r.Tenant, r.AgentID, r.SnapshotID); err != nil {
+	if _, err := db.Exec(ctx, moveHead, r.Tenant, r.AgentID, r.SnapshotID, ""); err != nil {
 		return err
 	}
 	if _, err := find(ctx, db, r.Tenant, which{`snapshot_id = $2 FOR KEY SHARE`, []any{r.SourceSnapshotID}}, "source_snapshot_id"); err != nil {

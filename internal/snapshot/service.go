@@ -127,7 +127,7 @@ func find(ctx context.Context, db postgres.Querier, tenant string, w which, fiel
 	if err == nil && len(found) == 0 {
 		err = notFound(field)
 	}
-	return only(found), err
+	return postgres.Only(found), err
 }
 
 // Get returns a snapshot with its data, or a part of them.
@@ -203,7 +203,7 @@ func findWhole(ctx context.Context, db postgres.Querier, tenant string, w which,
 		if err == nil && len(list) == 0 {
 			return notFound(field)
 		}
-		found = only(list)
+		found = postgres.Only(list)
 		return err
 	})
 	roots := `SELECT content_hash FROM morello.snapshot WHERE tenant = $1 AND document_bytes <= ` + strconv.Itoa(smallDocument) + ` AND ` + w.sql
@@ -261,14 +261,6 @@ func isFault(err error) bool { return errors.As(err, new(*fault)) }
 func rootOf(s messages.Snapshot) (root Hash) {
 	_, _ = hex.Decode(root[:], []byte(s.ContentHash))
 	return root
-}
-
-// only returns the first element, or nothing's zero.
-func only[T any](list []T) (first T) {
-	if len(list) > 0 {
-		first = list[0]
-	}
-	return first
 }
 
 func ref(s messages.Snapshot) messages.SnapshotRef {

@@ -47,7 +47,7 @@ func (s *sweep) step(ctx context.Context, db postgres.Querier) (jobs.Counts, boo
 	if s.tenant == "" {
 		return nil, false, nil
 	}
-	stands, err := readStand(ctx, db, s.tenant)
+	stands, err := readState(ctx, db, s.tenant)
 	switch {
 	case err != nil:
 		return nil, false, err
@@ -68,21 +68,21 @@ func (s *sweep) next(ctx context.Context, db postgres.Querier) error {
 	return db.QueryRow(ctx, sql, s.tenant).Scan(&s.tenant)
 }
 
-// stand is where the sweep of a tenant stands.
-type stand struct {
+// sweepState is where the sweep of a tenant stands.
+type sweepState struct {
 	StartedAt time.Time
 	Marked    bool
 	After     []byte
 }
 
-func readStand(ctx context.Context, db postgres.Querier, tenant string) (*stand, error) {
+func readState(ctx context.Context, db postgres.Querier, tenant string) (*sweepState, error) {
 	const sql = `SELECT started_at, marked, after FROM morello.snapshot_sweep WHERE tenant = $1 FOR UPDATE`
 	rows, err := db.Query(ctx, sql, tenant)
 	if err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByPos[stand])
-	return only(found), err
+	found, err := pgx.CollectRows(rows, pgx.RowToAddrOfStructByPos[sweepState])
+	return postgres.Only(found), err
 }
 
 // clear removes the marks of the sweep before. Without any the next one begins; after one, the next tenant is looked for.
@@ -145,7 +145,7 @@ func expand(ctx context.Context, db postgres.Querier, tenant string) error {
 }
 
 // removeDead deletes the dead ones among the next chunks. It waits for nobody: what another transaction has locked is being touched.
-func removeDead(ctx context.Context, db postgres.Querier, tenant string, s stand) (counts jobs.Counts, done bool, err error) {
+func removeDead(ctx context.Context, db postgres.Querier, tenant string, s sweepState) (counts jobs.Counts, done bool, err error) {
 	const sql = `
 		WITH looked AS MATERIALIZED (
 			SELECT hash FROM morello.snapshot_chunk WHERE tenant = $1 AND hash > $2 ORDER BY hash LIMIT $4
@@ -156,8 +156,7 @@ func removeDead(ctx context.Context, db postgres.Querier, tenant string, s stand
 			ORDER BY c.hash FOR UPDATE OF c SKIP LOCKED
 		), gone AS (
 			DELETE FROM morello.snapshot_chunk AS c USING dead WHERE c.tenant = $1 AND c.hash = dead.hash
-			RETURNING octet_length(c.hash) + coalesce(octet_length(nodes), 0) + coalesce(octet_length(leaves), 0)
-				+ coalesce(octet_length(body), 0) + coalesce(octet_length(text), 0) AS bytes
+			RETURNING ` + chunkBytes + ` AS bytes
 		), texts AS (
 			DELETE FROM morello.snapshot_text AS t USING dead WHERE t.tenant = $1 AND t.hash = dead.hash
 		), stands AS (
@@ -176,7 +175,7 @@ func removeDead(ctx context.Context, db postgres.Querier, tenant string, s stand
 }
 
 // end forgets where the sweep stands, and the garbage if all of it was old enough.
-func end(ctx context.Context, db postgres.Querier, tenant string, s stand) error {
+func end(ctx context.Context, db postgres.Querier, tenant string, s sweepState) error {
 	const stands = `DELETE FROM morello.snapshot_sweep WHERE tenant = $1`
 	const garbage = `DELETE FROM morello.snapshot_garbage WHERE tenant = $1 AND deleted_at < $2::timestamptz - ` + grace
 	if _, err := db.Exec(ctx, stands, tenant); err != nil {

@@ -51,6 +51,10 @@ const given = `SELECT unnest($2::bytea[])`
 
 const chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
 
+// chunkBytes is what the row of the chunk c holds.
+const chunkBytes = `octet_length(c.hash) + coalesce(octet_length(c.nodes), 0) + coalesce(octet_length(c.leaves), 0)
+	+ coalesce(octet_length(c.body), 0) + coalesce(octet_length(c.text), 0)`
+
 // chunksSQL reads the chunks of trees, for collectChunks.
 func chunksSQL(roots string) string {
 	return treeSQL(roots) + `
