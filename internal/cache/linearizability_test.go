@@ -46,7 +46,24 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 	}
 	crowd.Wait()
 	require.Less(t, time.Since(start), messages.LeaseTime, "a lease may have lapsed, which the model does not know")
-	require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(cacheModel, history, time.Minute))
+	result := porcupine.CheckOperationsTimeout(cacheModel, history, time.Minute)
+	if result == porcupine.Illegal {
+		logIllegal(t, history)
+	}
+	require.Equal(t, porcupine.Ok, result)
+}
+
+// logIllegal writes down what was seen of each key for which there is no order.
+func logIllegal(t *testing.T, history []porcupine.Operation) {
+	t.Helper()
+	for _, part := range cacheModel.Partition(history) {
+		if porcupine.CheckOperations(cacheModel, part) {
+			continue
+		}
+		for _, op := range part {
+			t.Logf("%d-%d caller %d: %+v -> %+v", op.Call, op.Return, op.ClientId, op.Input, op.Output)
+		}
+	}
 }
 
 // TestTheModelCanFail: a lost update is found.
