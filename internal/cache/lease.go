@@ -40,15 +40,22 @@ func leaseMisses(ctx context.Context, db postgres.Querier, lookups []lookup, res
 	if err != nil {
 		return err
 	}
+	stand, err := standing(ctx, db, tokens)
+	if err != nil {
+		return err
+	}
 	var needless []string
 	for i, l := range granted {
 		result, token := &results[first[l.entryKey]].Value, tokens[l.entryKey]
-		if again[i].found && !again[i].stale {
+		switch {
+		case again[i].found && !again[i].stale:
 			*result = again[i]
 			needless = append(needless, token)
-			continue
+		case !stand[token]: // it ended while it was given
+			needless = append(needless, token)
+		default:
+			result.wait, result.lease = false, token
 		}
-		result.wait, result.lease = false, token
 	}
 	return giveBackLeases(ctx, db, tokens, needless)
 }
@@ -95,15 +102,43 @@ func grantLeases(ctx context.Context, db postgres.Querier, keys []lookup) (map[e
 	return tokens, err
 }
 
+// standing returns which of the tokens are those of leases now, on keys that nobody has set or deleted since what the lease was
+// given for: a lease whose giving waited for another may have ended before it was there.
+func standing(ctx context.Context, db postgres.Querier, tokens map[entryKey]string) (map[string]bool, error) {
+	const sql = `
+		SELECT l.token::text
+		FROM unnest($1::text[], $2::text[]) AS granted (tenant, key)
+		JOIN morello.cache_lease AS l ON l.tenant = granted.tenant AND l.key = granted.key
+		LEFT JOIN morello.cache_entry AS e ON e.tenant = l.tenant AND e.key = l.key
+		WHERE l.seen_version = coalesce(e.version, 0)`
+	tenants, names := columnsOf(tokens)
+	rows, err := db.Query(ctx, sql, tenants, names)
+	if err != nil {
+		return nil, err
+	}
+	stand := map[string]bool{}
+	var token string
+	_, err = pgx.ForEachRow(rows, []any{&token}, func() error {
+		stand[token] = true
+		return nil
+	})
+	return stand, err
+}
+
+// columnsOf returns the keys that got tokens, by column.
+func columnsOf(tokens map[entryKey]string) (tenants, names []string) {
+	for key := range tokens {
+		tenants, names = append(tenants, key.tenant), append(names, key.key)
+	}
+	return tenants, names
+}
+
 // giveBackLeases ends the leases with the needless tokens, of those that were granted.
 func giveBackLeases(ctx context.Context, db postgres.Querier, tokens map[entryKey]string, needless []string) error {
 	if len(needless) == 0 {
 		return nil
 	}
-	tenants, names := make([]string, 0, len(tokens)), make([]string, 0, len(tokens))
-	for key := range tokens {
-		tenants, names = append(tenants, key.tenant), append(names, key.key)
-	}
+	tenants, names := columnsOf(tokens)
 	const sql = `
 		DELETE FROM morello.cache_lease AS l
 		USING unnest($1::text[], $2::text[]) AS granted (tenant, key)
