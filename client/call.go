@@ -107,6 +107,9 @@ func isPlainText(text string) bool {
 
 func (h headers) encode() nats.Header {
 	header := nats.Header{}
+	if h == (headers{}) {
+		return header
+	}
 	for name, value := range map[string]string{
 		messages.HeaderIdempotencyKey: h.idempotencyKey, messages.HeaderActor: h.actor, messages.HeaderTraceparent: h.traceparent,
 	} {
@@ -138,9 +141,12 @@ func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body 
 		header.Set(name, value)
 	}
 	r := &request{
-		client: c, deadline: deadline, timeout: endpoint.Timeout,
+		client: c, deadline: deadline, given: given, timeout: endpoint.Timeout,
 		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: body, Header: header},
 		repeatable: endpoint.Repeatable(h.idempotencyKey != ""),
+	}
+	if len(header) == 0 && len(body) <= maxGatheredBytes {
+		r.gatherer = c.gathererOf(endpoint)
 	}
 	return r.run(ctx)
 }
@@ -149,15 +155,21 @@ func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body 
 type request struct {
 	client     *Client
 	msg        *nats.Msg
+	gatherer   *gatherer     // nil: it goes by itself
 	deadline   time.Time     // of the call with all its attempts
+	given      bool          // whether the deadline is the caller's, and not the endpoint's
 	timeout    time.Duration // within which the endpoint is expected to answer
 	repeatable bool          // a second effect is the same as none
 }
 
-// attempt makes one attempt. If another may follow, and has time to, it waits no longer than the endpoint's time-out.
-func (r *request) attempt(ctx context.Context, mayRepeat bool) (*nats.Msg, *messages.Error) {
+// attempt makes the n-th attempt. If another may follow, and has time to, it waits no longer than the endpoint's time-out. What
+// is left of the deadline need not be said while it is what the worker assumes.
+func (r *request) attempt(ctx context.Context, n int) (*nats.Msg, *messages.Error) {
 	nc := r.client.nc
-	r.msg.Header.Set(messages.HeaderTimeout, strconv.FormatInt(max(1, time.Until(r.deadline).Milliseconds()), 10))
+	mayRepeat := n < r.client.attempts
+	if r.given || n > 1 {
+		r.msg.Header.Set(messages.HeaderTimeout, timeoutText(r.deadline))
+	}
 	if err := r.checkSize(); err != nil {
 		return nil, err
 	}
@@ -172,10 +184,13 @@ func (r *request) attempt(ctx context.Context, mayRepeat bool) (*nats.Msg, *mess
 		defer cancel()
 		waiting = limited
 	}
-	reply, err := nc.RequestMsgWithContext(waiting, r.msg)
+	reply, err := r.roundTrip(waiting)
+	var known *messages.Error
 	switch {
 	case err == nil:
 		return reply, replyError(reply)
+	case errors.As(err, &known):
+		return nil, known
 	case ctx.Err() != nil:
 		return nil, ended(ctx.Err())
 	case errors.Is(err, context.DeadlineExceeded):
@@ -186,6 +201,19 @@ func (r *request) attempt(ctx context.Context, mayRepeat bool) (*nats.Msg, *mess
 		return nil, messages.Unavailable("NATS cannot be reached", messages.OutcomeNotApplied, err)
 	}
 	return nil, messages.Unavailable("the connection to NATS broke before the reply", messages.OutcomeUnknown, err)
+}
+
+// timeoutText is what HeaderTimeout says.
+func timeoutText(deadline time.Time) string {
+	return strconv.FormatInt(max(1, time.Until(deadline).Milliseconds()), 10)
+}
+
+// roundTrip sends the request, alone or with others, and returns the reply or the library's error.
+func (r *request) roundTrip(ctx context.Context) (*nats.Msg, error) {
+	if r.gatherer != nil {
+		return r.gatherer.roundTrip(ctx, r)
+	}
+	return r.client.nc.RequestMsgWithContext(ctx, r.msg)
 }
 
 // checkSize refuses what NATS would: headers count too. It comes first for the same reason as the look at the connection.

@@ -47,6 +47,9 @@ type Config struct {
 	Name string
 	// Attempts of one call at most, the first included; 1 means no retry. Defaults to 4.
 	Attempts int
+	// MaxBatch is how many requests of concurrent callers to one operation may go in one message, up to 128
+	// ([messages.MaxBatchRequests], the default); 1 sends each by itself.
+	MaxBatch int
 	// Log defaults to slog.Default.
 	Log *slog.Logger
 }
@@ -56,10 +59,12 @@ type Client struct {
 	nc       *nats.Conn
 	tenant   string
 	attempts int
+	maxBatch int
 	log      *slog.Logger
 	flights  singleflight.Group // of GetOrCompute, by key
 
 	computations sync.Map // *computation, by key
+	gatherers    sync.Map // *gatherer, by the name of the endpoint
 
 	mu      sync.RWMutex // orders calls.Add and closing
 	closing bool
@@ -80,7 +85,7 @@ func Connect(ctx context.Context, cfg Config) (*Client, error) {
 		return nil, err
 	}
 	c := &Client{
-		tenant: cfg.Tenant, attempts: cfg.Attempts, log: cfg.Log,
+		tenant: cfg.Tenant, attempts: cfg.Attempts, maxBatch: cfg.MaxBatch, log: cfg.Log,
 		giveUp: make(chan struct{}), closed: make(chan struct{}),
 	}
 	if _, given := ctx.Deadline(); !given {
@@ -109,6 +114,9 @@ func (cfg Config) withDefaults() Config {
 	if cfg.Attempts == 0 {
 		cfg.Attempts = defaultAttempts
 	}
+	if cfg.MaxBatch == 0 {
+		cfg.MaxBatch = messages.MaxBatchRequests
+	}
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
@@ -121,6 +129,9 @@ func (cfg Config) validate() error {
 	}
 	if cfg.Attempts < 1 {
 		return messages.Invalid("attempts", "must be 1 or more")
+	}
+	if cfg.MaxBatch < 1 || cfg.MaxBatch > messages.MaxBatchRequests {
+		return messages.Invalid("max_batch", "must be 1 to %d", messages.MaxBatchRequests)
 	}
 	if err := checkFile("creds", cfg.Creds); err != nil {
 		return err

@@ -22,12 +22,11 @@ const (
 // failure of the last attempt is the failure of the call, unless the context ended in a pause.
 func (r *request) run(ctx context.Context) (*nats.Msg, error) {
 	for n := 1; ; n++ {
-		mayRepeat := n < r.client.attempts
-		reply, failure := r.attempt(ctx, mayRepeat)
+		reply, failure := r.attempt(ctx, n)
 		switch {
 		case failure == nil:
 			return reply, nil
-		case !mayRepeat || !r.isRetryable(failure):
+		case n == r.client.attempts || !r.isRetryable(failure):
 			return nil, failure
 		case !r.wait(ctx, pause(n, failure)):
 			if ctx.Err() != nil {

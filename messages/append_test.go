@@ -1,6 +1,7 @@
 package messages_test
 
 import (
+	"reflect"
 	"testing"
 	"time"
 
@@ -12,15 +13,22 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// TestFrequentRepliesAreWrittenAsTheLibraryDoes: what Encode writes by hand is what the library makes of the same reply.
-func TestFrequentRepliesAreWrittenAsTheLibraryDoes(t *testing.T) {
+// TestFrequentMessagesAreWrittenAndReadAsTheLibraryDoes: what Encode writes by hand is what the library makes of the same message,
+// and what DecodeReply reads by hand is what the library reads.
+func TestFrequentMessagesAreWrittenAndReadAsTheLibraryDoes(t *testing.T) {
 	t.Parallel()
-	same := func(t require.TestingT, reply any) {
-		want, err := json.Marshal(reply, json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+	same := func(t require.TestingT, message any) {
+		options := json.JoinOptions(json.Deterministic(true), jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+		want, err := json.Marshal(message, options)
 		require.NoError(t, err)
-		got, err := messages.Encode(reply)
+		got, err := messages.Encode(message)
 		require.NoError(t, err)
 		require.Equal(t, string(want), string(got))
+
+		library, ours := reflect.New(reflect.TypeOf(message)), reflect.New(reflect.TypeOf(message))
+		require.NoError(t, json.Unmarshal(want, library.Interface(), options))
+		require.NoError(t, messages.DecodeReply(got, ours.Interface()))
+		require.Equal(t, library.Interface(), ours.Interface())
 	}
 	moment := rapid.Custom(func(t *rapid.T) time.Time {
 		return time.UnixMicro(rapid.Int64Range(0, 250_000_000_000_000_000).Draw(t, "µs")).UTC()
@@ -39,6 +47,12 @@ func TestFrequentRepliesAreWrittenAsTheLibraryDoes(t *testing.T) {
 		same(t, messages.CacheSetReply{
 			Stored: rapid.Bool().Draw(t, "stored"), Version: rapid.Int64().Draw(t, "version"),
 			ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"),
+		})
+	})
+	rapid.Check(t, func(t *rapid.T) {
+		same(t, messages.CacheGet{
+			Key:   rapid.SampledFrom([]string{"", "k", "é", `"<&>\`, "\u2028\x00\n"}).Draw(t, "key"),
+			Lease: rapid.Bool().Draw(t, "lease"), StaleSeconds: rapid.SampledFrom([]float64{0, 1.5}).Draw(t, "stale"),
 		})
 	})
 	text := rapid.SampledFrom([]string{"", "u", "é", `"<&>\`, "\u2028\x00\n", "\xff"})
@@ -60,4 +74,23 @@ func TestFrequentRepliesAreWrittenAsTheLibraryDoes(t *testing.T) {
 			same(t, messages.CacheGetReply{CacheEntry: messages.CacheEntry{ExpiresInSeconds: &seconds}})
 		}
 	}
+}
+
+// FuzzDecodeReply: whatever a reply is, reading by hand does not panic, and where the library can read it, the outcome is the same.
+func FuzzDecodeReply(f *testing.F) {
+	for _, text := range []string{
+		`{"found":true,"value":{"a":[1,"}"]},"version":7,"expires_at":"2026-11-23T22:16:38.805274Z","expires_in_seconds":1.5}`,
+		`{"found":false}`, `{"found":true,"found":}`, `{"":0}`, `{"found":true`, `{"version":+1}`, `{"expires_in_seconds":Inf}`, `{"value":"\""}`, `{}`, ``,
+		`{"found" : true}`, `{"later":{"a":1},"found":true}`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var library, ours messages.CacheGetReply
+		err := json.Unmarshal(text, &library, jsontext.AllowInvalidUTF8(true), jsontext.PreserveRawStrings(true))
+		if read := messages.DecodeReply(text, &ours); err == nil {
+			require.NoError(t, read)
+			require.Equal(t, library, ours)
+		}
+	})
 }

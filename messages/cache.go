@@ -9,7 +9,7 @@ import (
 
 // CacheGetEndpoint reads one entry.
 var CacheGetEndpoint = Endpoint[CacheGet, CacheGetReply]{
-	Name: "cache.get", Timeout: 2 * time.Second,
+	Name: "cache.get", Timeout: 2 * time.Second, Batched: true,
 	Doc: "Returns the live entry of a key, or found:false.",
 }
 
@@ -59,7 +59,7 @@ type CacheEntry struct {
 
 // CacheSetEndpoint writes one entry.
 var CacheSetEndpoint = Endpoint[CacheSet, CacheSetReply]{
-	Name: "cache.set", Timeout: 2 * time.Second, Mutates: true,
+	Name: "cache.set", Timeout: 2 * time.Second, Mutates: true, Batched: true,
 	Doc: "Stores a value under a key, replacing value, TTL and tags; on a condition if one is given.",
 }
 
@@ -251,7 +251,7 @@ type CacheDeleteManyReply struct {
 
 // CacheTouchEndpoint renews the time to live of an entry.
 var CacheTouchEndpoint = Endpoint[CacheTouch, CacheTouchReply]{
-	Name: "cache.touch", Timeout: 2 * time.Second, Mutates: true,
+	Name: "cache.touch", Timeout: 2 * time.Second, Mutates: true, Batched: true,
 	Doc: "Renews the time to live of a live entry, by its own original TTL or a given one.",
 }
 

@@ -35,13 +35,15 @@ type Endpoint[Req, Reply any] struct {
 	Operator bool
 	// Shared opens the operation to the tenants, for what is theirs, and to TenantAdmin, for all.
 	Shared bool
+	// Batched tells that a message may carry several requests; see MaxBatchRequests.
+	Batched bool
 }
 
 // Info returns the endpoint without its types, the form in which it stands in the table.
 func (e Endpoint[Req, Reply]) Info() EndpointInfo {
 	return EndpointInfo{
 		Name: e.Name, Doc: e.Doc, Timeout: e.Timeout, Mutates: e.Mutates, Idempotent: e.Idempotent, Operator: e.Operator, Shared: e.Shared,
-		Request: reflect.TypeFor[Req](), Reply: reflect.TypeFor[Reply](),
+		Batched: e.Batched, Request: reflect.TypeFor[Req](), Reply: reflect.TypeFor[Reply](),
 		RawRequest: rawHeaders[Req](), RawReply: rawHeaders[Reply](),
 	}
 }
@@ -55,6 +57,7 @@ type EndpointInfo struct {
 	Idempotent bool
 	Operator   bool
 	Shared     bool
+	Batched    bool
 	Request    reflect.Type
 	Reply      reflect.Type
 	// RawRequest and RawReply are the names of the headers of a request or a reply of raw bytes; nil when it is a JSON object.

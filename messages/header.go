@@ -6,6 +6,8 @@ const (
 	HeaderTimeout = "Morello-Timeout-Ms"
 	// HeaderIdempotencyKey makes the repetition of a mutating request safe for IdempotencyWindow.
 	HeaderIdempotencyKey = "Idempotency-Key"
+	// HeaderBatch says how many requests the message carries; see MaxBatchRequests.
+	HeaderBatch = "Morello-Batch"
 	// HeaderActor says on whose behalf the caller acts, for the audit trail.
 	HeaderActor = "Morello-Actor"
 	// HeaderTraceparent is the W3C trace context of the caller.

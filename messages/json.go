@@ -37,7 +37,7 @@ var encodeOptions = json.JoinOptions(
 // wrong types, lone surrogates in a member name, nesting over MaxNesting and trailing bytes are invalid, and the
 // error names the field.
 func Decode(body []byte, request any) error {
-	trimmed := bytes.TrimLeft(body, " \t\r\n")
+	trimmed := bytes.TrimLeft(body, jsonSpace)
 	if len(trimmed) == 0 {
 		body, trimmed = []byte("{}"), []byte("{}")
 	}
@@ -62,6 +62,9 @@ func Decode(body []byte, request any) error {
 
 // DecodeReply reads a reply. Unlike Decode it ignores unknown fields: workers are upgraded before callers.
 func DecodeReply(body []byte, reply any) error {
+	if frequent, ok := reply.(frequentReader); ok && frequent.readJSON(body) {
+		return nil
+	}
 	if err := json.Unmarshal(body, reply, lenientOptions); err != nil {
 		return fmt.Errorf("decoding a reply: %w", err)
 	}

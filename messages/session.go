@@ -190,7 +190,7 @@ type SessionReply struct {
 
 // SessionGetByTokenEndpoint opens a session.
 var SessionGetByTokenEndpoint = Endpoint[SessionGetByToken, SessionReply]{
-	Name: "session.get_by_token", Timeout: 2 * time.Second,
+	Name: "session.get_by_token", Timeout: 2 * time.Second, Batched: true,
 	Doc: "Returns the live session that a token opens, and touches it.",
 }
 
@@ -266,7 +266,7 @@ func (m SessionUpdate) Validate() error {
 
 // SessionTouchEndpoint notes that a session is in use.
 var SessionTouchEndpoint = Endpoint[SessionTouch, SessionTouchReply]{
-	Name: "session.touch", Timeout: 2 * time.Second, Mutates: true,
+	Name: "session.touch", Timeout: 2 * time.Second, Mutates: true, Batched: true,
 	Doc: "Notes that a session is in use, which puts off its idle timeout.",
 }
 

@@ -30,11 +30,10 @@ func newAdmission(cfg ServerConfig) admission {
 // retryAfterMS is the hint to a refused caller: about the time in which a worker gets through what it holds.
 const retryAfterMS = 100
 
-// enter lets a request with a body of so many bytes in, or says why not. Who was let in must leave.
-func (a *admission) enter(tenant string, bytes int) error {
+// enter lets the load of a message in, or says why not. Who was let in must leave.
+func (a *admission) enter(tenant string, request load) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	request := load{1, int64(bytes)}
 	if full := a.all.exceeding(a.max, request); full != "" {
 		return refusal(messages.CodeOverloaded, "this worker has its limit of "+full+" at work")
 	}
@@ -46,11 +45,11 @@ func (a *admission) enter(tenant string, bytes int) error {
 	return nil
 }
 
-// exceeding names the limit that another request would exceed; empty when it would not. A body that is larger than the
+// exceeding names the limit that another load would exceed; empty when it would not. A message that is larger than the
 // limit is let in when there is no other: it must be possible at some time.
 func (l load) exceeding(limit, request load) string {
 	switch sum := l.plus(request); {
-	case sum.requests > limit.requests:
+	case sum.requests > limit.requests && l.requests > 0:
 		return fmt.Sprintf("%d requests", limit.requests)
 	case sum.bytes > limit.bytes && l.bytes > 0:
 		return fmt.Sprintf("%d bytes of requests", limit.bytes)
@@ -65,10 +64,10 @@ func refusal(code messages.Code, message string) error {
 	return &messages.Error{Code: code, Message: message, Details: messages.ErrorDetails{RetryAfterMS: retryAfterMS}}
 }
 
-func (a *admission) leave(tenant string, bytes int) {
+func (a *admission) leave(tenant string, request load) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	request := load{-1, -int64(bytes)}
+	request = load{-request.requests, -request.bytes}
 	a.all = a.all.plus(request)
 	left := a.perTenant[tenant].plus(request)
 	if left.requests == 0 {
@@ -93,6 +92,9 @@ func Reserve(ctx context.Context, bytes int64) error {
 	r, ok := ctx.Value(requestKey{}).(*request)
 	if !ok {
 		return nil
+	}
+	if r.batch != nil {
+		return messages.TooLarge("", messages.MaxBatchedReplyBytes, "the reply may be too large to come with others: send the request by itself")
 	}
 	s := r.endpoint.server
 	bytes = min(bytes, s.cfg.MaxReplyBytes-r.reserved) // what exceeds the whole budget has all of it

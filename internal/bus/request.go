@@ -25,7 +25,10 @@ type request struct {
 	arrived  time.Time
 	deadline time.Time
 	call     messages.Call
-	reserved int64 // see Reserve
+	requests int    // how many the message carries; 0: one, which is the body
+	batch    *batch // that this is one request of; nil: it came by itself
+	place    int    // in the batch
+	reserved int64  // see Reserve
 	// replyHeader are the headers of a reply of raw bytes.
 	replyHeader nats.Header
 }
@@ -47,12 +50,27 @@ func (e *endpoint) receive(msg *nats.Msg) {
 		r.fail(err)
 		return
 	}
-	if err := s.admission.enter(r.tenant, len(msg.Data)); err != nil {
+	if err := s.admission.enter(r.tenant, r.load()); err != nil {
 		r.fail(err)
 		return
 	}
 	s.handlers.Add(1)
-	if e.begin != nil && r.call.IdempotencyKey == "" && len(msg.Data) <= maxDeferredBytes {
+	switch {
+	case r.requests > 0:
+		go r.divide()
+	case len(msg.Data) <= maxDeferredBytes:
+		r.start()
+	default:
+		go r.run()
+	}
+}
+
+// load is what the message counts for in the admission.
+func (r *request) load() load { return load{int64(max(1, r.requests)), int64(len(r.msg.Data))} }
+
+// start sets the request to work, and does not wait for it.
+func (r *request) start() {
+	if r.endpoint.begin != nil && r.call.IdempotencyKey == "" {
 		r.begin()
 		return
 	}
@@ -82,7 +100,10 @@ func (r *request) readHeaders() error {
 	if trace := header.Get(messages.HeaderTraceparent); isTraceparent(trace) {
 		r.call.Traceparent = trace // else ignored, as W3C has it
 	}
-	return r.readIdempotencyKey(header)
+	if err := r.readIdempotencyKey(header); err != nil {
+		return err
+	}
+	return r.readBatch(header)
 }
 
 func isPlainText(text string) bool {
@@ -167,13 +188,24 @@ func (r *request) finish(body []byte, err error) {
 }
 
 func (r *request) leave() {
+	if r.batch != nil {
+		r.batch.leave()
+		return
+	}
 	s := r.endpoint.server
 	s.replies.Release(r.reserved)
-	s.admission.leave(r.tenant, len(r.msg.Data))
+	s.admission.leave(r.tenant, r.load())
 	s.handlers.Done()
 }
 
 func (r *request) reply(body []byte) error {
+	if r.batch != nil {
+		if err := r.batch.add(r.place, body); err != nil {
+			return err
+		}
+		r.endpoint.stats.succeeded(time.Since(r.arrived))
+		return nil
+	}
 	s := r.endpoint.server
 	msg := &nats.Msg{Subject: r.msg.Reply, Data: body, Header: r.replyHeader}
 	if limit, size := s.conn.nc.MaxPayload(), payloadSize(msg); size > limit {
@@ -189,7 +221,12 @@ func (r *request) fail(err error) {
 	failure := messages.AsError(err)
 	r.logFailure(failure)
 	r.endpoint.stats.failed(time.Since(r.arrived), failure)
-	r.endpoint.server.sendError(r.msg.Reply, failure, r.endpoint.Endpoint.Repeatable(r.call.IdempotencyKey != ""))
+	repeatable := r.endpoint.Endpoint.Repeatable(r.call.IdempotencyKey != "")
+	if r.batch != nil {
+		r.batch.addError(r.place, failure, repeatable)
+		return
+	}
+	r.endpoint.server.sendError(r.msg.Reply, failure, repeatable)
 }
 
 // logFailure logs an internal error under a new id, which it adds to what the caller sees; other failures are the

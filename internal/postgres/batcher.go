@@ -17,6 +17,8 @@ const (
 	defaultBatchItems   = 512
 	defaultBatchBytes   = 4 << 20
 	defaultBatchWaiting = 8192
+	defaultBatchRuns    = 2
+	defaultBatchCrowd   = 64
 	defaultBatchTimeout = 10 * time.Second
 )
 
@@ -29,9 +31,10 @@ type BatcherConfig[In any] struct {
 	Bytes func(In) int
 	// MaxWaiting bounds the items that wait; over it they are overloaded. Defaults to 8192.
 	MaxWaiting int
-	// Slots is how many batches run at once. Defaults to 1, which is the fastest: a second batch finds fewer companions
-	// (measured in docs/adr/0003-natural-batcher.md).
+	// Slots is how many batches run at once at most, and Crowd how many items must wait for one to start beside another: fewer
+	// do better to wait for companions. Default to 2 and 64 (measured in docs/adr/0003-natural-batcher.md).
 	Slots int
+	Crowd int
 	// Timeout bounds the run of one batch. Defaults to 10 s.
 	Timeout time.Duration
 	// ReadOnly says that a run changes nothing, so that its failure leaves no doubt about the outcome.
@@ -44,8 +47,8 @@ type Result[Out any] struct {
 	Err   error
 }
 
-// Batcher gathers the items of concurrent callers and runs them together. There is no timer: when a slot is free a batch
-// leaves at once, be it of one item; while the slots are busy items gather, and the next batch takes all of them. So a
+// Batcher gathers the items of concurrent callers and runs them together. There is no timer: when no batch runs one
+// leaves at once, be it of one item; meanwhile items gather, and the next batch takes all of them. So a
 // lone caller waits for nobody, and under load one statement serves many.
 //
 // Each caller gets the result of its own item. A caller that goes away before its batch leaves takes its item along; after
@@ -86,7 +89,8 @@ func NewBatcher[In, Out any](
 	b.cfg.MaxItems = orDefault(cfg.MaxItems, defaultBatchItems)
 	b.cfg.MaxBytes = orDefault(cfg.MaxBytes, defaultBatchBytes)
 	b.cfg.MaxWaiting = orDefault(cfg.MaxWaiting, defaultBatchWaiting)
-	b.cfg.Slots = orDefault(cfg.Slots, 1)
+	b.cfg.Slots = orDefault(cfg.Slots, defaultBatchRuns)
+	b.cfg.Crowd = orDefault(cfg.Crowd, defaultBatchCrowd)
 	if cfg.Timeout <= 0 {
 		b.cfg.Timeout = defaultBatchTimeout
 	}
@@ -148,7 +152,7 @@ func (b *Batcher[In, Out]) tryEnqueue(item batchItem[In, Out]) error {
 		return &messages.Error{Code: messages.CodeOverloaded, Message: fmt.Sprintf("%d items wait already", len(b.waiting))}
 	}
 	b.waiting = append(b.waiting, item)
-	if b.running < b.cfg.Slots {
+	if b.mayRun(b.running) {
 		b.running++
 		go b.runNext()
 	}
@@ -192,12 +196,17 @@ func (b *Batcher[In, Out]) runNext() {
 func (b *Batcher[In, Out]) handOn() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if len(b.waiting) > 0 {
+	if b.mayRun(b.running - 1) {
 		go b.runNext()
 		return
 	}
 	b.running--
 	b.idle.Broadcast()
+}
+
+// mayRun reports whether a batch may start beside others: if there is something to do, and, unless it is the only one, enough.
+func (b *Batcher[In, Out]) mayRun(others int) bool {
+	return len(b.waiting) > 0 && (others == 0 || others < b.cfg.Slots && len(b.waiting) >= b.cfg.Crowd)
 }
 
 // take removes the next batch from the queue, and what nobody wants any more.

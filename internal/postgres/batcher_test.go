@@ -29,7 +29,7 @@ func TestBatcherModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		cfg := BatcherConfig[item]{
 			MaxItems: rapid.IntRange(1, 8).Draw(t, "items"), MaxBytes: rapid.IntRange(1, 40).Draw(t, "bytes"),
-			Slots: rapid.IntRange(1, 2).Draw(t, "slots"), Bytes: func(i item) int { return i.bytes },
+			Slots: rapid.IntRange(1, 3).Draw(t, "slots"), Crowd: rapid.IntRange(1, 4).Draw(t, "others"), Bytes: func(i item) int { return i.bytes },
 		}
 		crowd := rapid.SliceOfN(rapid.Custom(drawItem), 1, 40).Draw(t, "crowd")
 		closeAfter := rapid.IntRange(0, 2*len(crowd)).Draw(t, "close after")
@@ -195,6 +195,43 @@ func TestBatcherGathersWhileBusy(t *testing.T) {
 	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == 50 }, waitFor, tick)
 	release <- struct{}{}
 	require.Equal(t, 50, <-sizes) // all that gathered
+	release <- struct{}{}
+	callers.Wait()
+	b.Close()
+}
+
+// TestBatcherServesACrowd: beside a batch that takes long another runs once there is a crowd, not before, and no third.
+func TestBatcherServesACrowd(t *testing.T) {
+	t.Parallel()
+	release, sizes := make(chan struct{}), make(chan int, 10)
+	b := NewBatcher(BatcherConfig[int]{Crowd: 3}, func(_ context.Context, items []int, _ []Result[int]) error {
+		sizes <- len(items)
+		<-release
+		return nil
+	})
+	var callers sync.WaitGroup
+	wait := func(n, waiting int) {
+		for range n {
+			callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+		}
+		require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == waiting }, waitFor, tick)
+	}
+	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+	require.Equal(t, 1, <-sizes)
+	wait(2, 2)
+	require.Empty(t, sizes)
+	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+	require.Equal(t, 3, <-sizes)
+	wait(5, 5)
+	require.Empty(t, sizes)
+	release <- struct{}{}
+	require.Equal(t, 5, <-sizes)
+	wait(2, 2)
+	release <- struct{}{} // two are too few beside the one that runs
+	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.running == 1 }, waitFor, tick)
+	require.Empty(t, sizes)
+	release <- struct{}{}
+	require.Equal(t, 2, <-sizes)
 	release <- struct{}{}
 	callers.Wait()
 	b.Close()

@@ -94,7 +94,7 @@ func TestDirect(t *testing.T) {
 
 func TestConnections(t *testing.T) {
 	t.Parallel()
-	require.Equal(t, 20, postgres.Config{}.Connections())
+	require.Equal(t, 22, postgres.Config{}.Connections())
 	require.Equal(t, 8, postgres.Config{Ceiling: 7, BatchSlots: 1}.Connections())
 }
 

@@ -19,7 +19,7 @@ import (
 
 const (
 	defaultCeiling    = 16
-	defaultBatchSlots = 4
+	defaultBatchSlots = 6
 	connectTimeout    = 5 * time.Second
 	pingAfterIdle     = 30 * time.Second
 	pingTimeout       = 2 * time.Second
@@ -40,7 +40,7 @@ type Config struct {
 	Instance string
 	// Ceiling is the hard bound of connections for requests, and the first limit. Defaults to 16.
 	Ceiling int
-	// BatchSlots is how many batches may be at work at once, each on a connection of its own. Defaults to 4.
+	// BatchSlots is how many batches may be at work at once, each on a connection of its own. Defaults to 6.
 	BatchSlots int
 	// Log defaults to slog.Default.
 	Log *slog.Logger
