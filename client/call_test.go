@@ -155,7 +155,7 @@ func TestHeadersOfTheContext(t *testing.T) {
 	header = (<-seen).Header
 	require.NotContains(t, header, messages.HeaderIdempotencyKey)
 	require.NotContains(t, header, messages.HeaderActor)
-	require.InDelta(t, 2000, timeoutOf(t, header), 500) // the endpoint's own
+	require.NotContains(t, header, messages.HeaderTimeout) // the worker assumes the endpoint's own
 }
 
 func TestIdempotencyKey(t *testing.T) {
