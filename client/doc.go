@@ -25,6 +25,13 @@
 // The pauses between the attempts double, with full jitter, and last at least the retry_after_ms of the failure. A pause
 // that would outlast the deadline is not begun: the call returns the failure at once.
 //
+// # Many callers at once
+//
+// Requests of concurrent callers to one operation go in few messages where the operation takes several (cache.get, set and touch,
+// session.get_by_token and touch): while two messages are without a reply others gather, for 5 ms at most, and leave together, up to
+// 128 ([Config.MaxBatch]). A lone caller's request leaves at once. Nothing else changes: each has its own reply, failure, deadline and
+// retries. Requests with an idempotency key, an actor or a trace context, and those over 8 KiB, go by themselves.
+//
 // # Computing what is not cached
 //
 // [GetOrCompute] is read-through with singleflight, in the process and across processes. Of all who miss a key one gets a

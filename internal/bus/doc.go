@@ -11,7 +11,8 @@
 //  4. Admission, without waiting: over the worker's bound it is overloaded, over the tenant's share quota_exceeded. These
 //     come before the body is decoded, because a flooded worker must be able to refuse cheaply.
 //  5. From here on a goroutine of its own. Work whose deadline has passed while it waited is dropped: nobody listens.
-//  6. The body: strict JSON, then Validate.
+//  6. The body: strict JSON, then Validate. Where one message carries several requests, each of them takes this and the steps
+//     that follow by itself, and the reply holds what each was answered (batch.go).
 //  7. The operation, with deadline and Call in its context; a panic becomes internal, and the worker lives on.
 //  8. The reply: encoded, held against max_payload (a reply that does not fit is too_large, not silence), sent.
 //  9. Count, time, log. An internal error is logged here, once, under the id that the caller received.

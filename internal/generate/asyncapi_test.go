@@ -133,6 +133,9 @@ func operationOf(e messages.EndpointInfo) readOperation {
 	if e.Mutates {
 		o.Headers = append(o.Headers, "Idempotency-Key")
 	}
+	if e.Batched {
+		o.Headers = append(o.Headers, "Morello-Batch")
+	}
 	if e.Name == "snapshot.verify" {
 		o.Addresses, o.Tenant = []string{"morello.v1._admin.snapshot.verify"}, ""
 	}

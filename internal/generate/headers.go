@@ -16,29 +16,49 @@ const (
 	mutateHeaders = "headers.mutate"
 	errorHeaders  = "headers.error"
 	keptHeaders   = "headers.kept_event"
+	// batched follows the name where a message may carry several requests.
+	batched = "_batched"
 )
 
 // requestHeaders names the schema of the headers of an endpoint's request.
 func requestHeaders(e messages.EndpointInfo) string {
+	name := readHeaders
 	if e.Mutates {
-		return mutateHeaders
+		name = mutateHeaders
 	}
-	return readHeaders
+	if e.Batched {
+		name += batched
+	}
+	return name
 }
 
 // addHeaders adds the schemas of all headers. The values of NATS headers are text.
 func addHeaders(schemas map[string]*jsonschema.Schema) {
 	schemas[readHeaders] = optionalHeaders(callHeaders())
-	schemas[mutateHeaders] = optionalHeaders(append(callHeaders(), header{messages.HeaderIdempotencyKey, &jsonschema.Schema{
-		MinLength: length(1), MaxLength: length(messages.MaxIdempotencyKeyBytes),
-		Description: fmt.Sprintf("Makes repetition safe: within %.0f hours the same request gets the first reply and has no second effect.",
-			messages.IdempotencyWindow.Hours()),
-	}}))
+	schemas[mutateHeaders] = optionalHeaders(append(callHeaders(), idempotencyKey()))
+	schemas[readHeaders+batched] = optionalHeaders(append(callHeaders(), batchHeader()))
+	schemas[mutateHeaders+batched] = optionalHeaders(append(callHeaders(), idempotencyKey(), batchHeader()))
 	schemas[keptHeaders] = optionalHeaders([]header{{"Nats-Msg-Id", &jsonschema.Schema{
 		Description: fmt.Sprintf("<tenant>:<event>:<id>. Within %.0f hours the stream keeps one message of an id.", messages.EventDuplicateWindow.Hours()),
 	}}})
 	schemas[errorHeaders] = optionalHeaders(failureHeaders())
 	schemas[errorHeaders].Required = []string{messages.HeaderErrorCode, messages.HeaderError}
+}
+
+func idempotencyKey() header {
+	return header{messages.HeaderIdempotencyKey, &jsonschema.Schema{
+		MinLength: length(1), MaxLength: length(messages.MaxIdempotencyKeyBytes),
+		Description: fmt.Sprintf("Makes repetition safe: within %.0f hours the same request gets the first reply and has no second effect.",
+			messages.IdempotencyWindow.Hours()),
+	}}
+}
+
+func batchHeader() header {
+	return header{messages.HeaderBatch, &jsonschema.Schema{
+		Pattern: "^[1-9][0-9]*$",
+		Description: fmt.Sprintf("How many requests the message carries, up to %d: the payload is then an array of them, and that of the reply an array of "+
+			"their replies, in which a failure is told by its member error. It excludes %s.", messages.MaxBatchRequests, messages.HeaderIdempotencyKey),
+	}}
 }
 
 type header struct {
