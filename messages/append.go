@@ -3,6 +3,7 @@ package messages
 import (
 	"bytes"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -32,28 +33,65 @@ func (r CacheGetReply) appendJSON() ([]byte, bool) {
 	b := make([]byte, 0, len(r.Value)+framing)
 	b = append(b, `{"found":`...)
 	b = strconv.AppendBool(b, r.Found)
-	if len(r.Value) > 0 {
-		b = append(b, `,"value":`...)
-		b = append(b, r.Value...)
-	}
-	b = appendInt(b, `,"version":`, r.Version)
-	b = appendTime(b, `,"expires_at":`, r.ExpiresAt)
-	if r.ExpiresInSeconds != nil {
-		if !isPlainFloat(*r.ExpiresInSeconds) {
-			return nil, false
-		}
-		b = append(b, `,"expires_in_seconds":`...)
-		b = strconv.AppendFloat(b, *r.ExpiresInSeconds, 'f', -1, 64)
-	}
+	b, ok := r.append(b)
 	if r.Stale {
 		b = append(b, `,"stale":true`...)
 	}
-	b, ok := appendString(b, `,"lease":`, r.Lease)
-	if !ok {
-		return nil, false
-	}
+	b, okLease := appendString(b, `,"lease":`, r.Lease)
 	b = appendInt(b, `,"lease_wait_ms":`, r.LeaseWaitMS)
-	return append(b, '}'), true
+	return append(b, '}'), ok && okLease
+}
+
+func (r CacheGetManyReply) appendJSON() ([]byte, bool) {
+	keys, size := make([]string, 0, len(r.Entries)), len(`{"entries":{}}`)
+	for key, entry := range r.Entries {
+		keys = append(keys, key)
+		size += len(key) + framing
+		if entry != nil {
+			size += len(entry.Value)
+		}
+	}
+	slices.Sort(keys)
+	b := append(make([]byte, 0, size), `{"entries":{`...)
+	for i, key := range keys {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		var ok bool
+		if b, ok = r.appendEntry(b, key); !ok {
+			return nil, false
+		}
+	}
+	return append(b, "}}"...), true
+}
+
+func (r CacheGetManyReply) appendEntry(b []byte, key string) ([]byte, bool) {
+	b, err := jsontext.AppendQuote(b, key)
+	entry := r.Entries[key]
+	if entry == nil {
+		return append(b, ":null"...), err == nil
+	}
+	start := len(b) + 1 // of the braces, the first of which takes the place of the first comma
+	b, ok := entry.append(append(b, ':'))
+	if len(b) == start {
+		b = append(b, '{')
+	}
+	b[start] = '{'
+	return append(b, '}'), err == nil && ok
+}
+
+// append appends the members that are there, each with a comma before it.
+func (e *CacheEntry) append(b []byte) ([]byte, bool) {
+	if len(e.Value) > 0 {
+		b = append(append(b, `,"value":`...), e.Value...)
+	}
+	b = appendInt(b, `,"version":`, e.Version)
+	b = appendTime(b, `,"expires_at":`, e.ExpiresAt)
+	if e.ExpiresInSeconds == nil {
+		return b, true
+	}
+	b = append(b, `,"expires_in_seconds":`...)
+	return strconv.AppendFloat(b, *e.ExpiresInSeconds, 'f', -1, 64), isPlainFloat(*e.ExpiresInSeconds)
 }
 
 func (r CacheSetReply) appendJSON() ([]byte, bool) {

@@ -44,6 +44,14 @@ func TestFrequentMessagesAreWrittenAndReadAsTheLibraryDoes(t *testing.T) {
 				ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"), ExpiresInSeconds: rapid.Ptr(rapid.Float64Range(-1e25, 1e25), true).Draw(t, "left"),
 			},
 		})
+		same(t, messages.CacheGetManyReply{Entries: rapid.MapOfN(
+			rapid.SampledFrom([]string{"", "k", "a", "é", `"<&>\`, "\u2028\x00\n", "\xff"}),
+			rapid.Ptr(rapid.Custom(func(t *rapid.T) messages.CacheEntry {
+				return messages.CacheEntry{
+					Value: value.Draw(t, "value"), Version: rapid.Int64Range(0, 2).Draw(t, "version"),
+					ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"), ExpiresInSeconds: rapid.Ptr(rapid.Float64Range(-1e25, 1e25), true).Draw(t, "left"),
+				}
+			}), true), 0, 5).Draw(t, "entries")})
 		same(t, messages.CacheSetReply{
 			Stored: rapid.Bool().Draw(t, "stored"), Version: rapid.Int64().Draw(t, "version"),
 			ExpiresAt: rapid.Ptr(moment, true).Draw(t, "expires"),
