@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strconv"
 	"time"
-
 )
 
 // frequentReader is a reply so frequent that it reads what it wrote, in a quarter of the library's time. A test compares the two.

@@ -52,7 +52,7 @@ func (r *runner) runBatches(ctx context.Context, attempt *run, step Step) (more 
 		if more, err = r.runNoted(ctx, attempt, step); err != nil || !more {
 			return more, err
 		}
-		rest(ctx, time.Since(begun)*restShare)
+		rest(ctx, time.Since(begun)*longestRest)
 		if time.Since(start) > r.batchedTime {
 			return true, nil
 		}

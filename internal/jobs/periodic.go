@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river"
@@ -22,12 +23,13 @@ const (
 	maxTick = time.Minute
 	// leaseTime is how long a holder that died blocks its successor. A batch must take less.
 	leaseTime = 45 * time.Second
-	// maxRun bounds one run; what is left is done at the next tick. It is well below JobTimeout. No batch begins in the last
-	// tenth of it.
+	// maxRun bounds one run; what is left is done at the next tick. It is well below JobTimeout.
 	maxRun = 50 * time.Second
-	// restShare is how many times as long as a batch took a run rests after it, for the sake of requests: without rests the
-	// p99 of gets was five times the undisturbed one on two cores ("morello bench cleanup", docs/benchmarks.md).
-	restShare = 9
+	// longestRest is how many times as long as a batch took a run rests after it, for the sake of requests: without rests the
+	// p99 of gets was five times the undisturbed one on two cores ("morello bench cleanup", docs/benchmarks.md). Each run that did not
+	// get through halves the rests of the next one, down to none, until one gets through: what comes in faster than a rested run
+	// clears away would otherwise pile up for good.
+	longestRest = 9
 )
 
 // Periodic describes a job that comes round by itself.
@@ -82,7 +84,7 @@ type Set struct {
 
 // NewSet returns an empty set, whose jobs work on the pool and publish on the connection.
 func NewSet(pool *postgres.Pool, conn *bus.Conn, log *slog.Logger) *Set {
-	return &Set{workers: river.NewWorkers(), runner: &runner{pool: pool, conn: conn, log: log, batchedTime: maxRun / 2}}
+	return &Set{workers: river.NewWorkers(), runner: &runner{pool: pool, conn: conn, log: log, runTime: maxRun, batchedTime: maxRun / 2}}
 }
 
 // AddPeriodic adds a periodic job. Args is an empty struct whose Kind names the job; it has no arguments.
@@ -110,8 +112,12 @@ type runner struct {
 	pool *postgres.Pool
 	conn *bus.Conn
 	log  *slog.Logger
+	// runTime bounds one run of a periodic job. No batch begins in the last tenth of it.
+	runTime time.Duration
 	// batchedTime is when a run of a job that somebody inserted ends and leaves the rest to another.
 	batchedTime time.Duration
+	// rests is how many times as long as a batch the next run of a kind rests, by kind, where that is not longestRest.
+	rests sync.Map
 }
 
 func (r *runner) runIfDue(ctx context.Context, kind string, job Periodic, jobID int64) error {
@@ -131,17 +137,20 @@ func (r *runner) runIfDue(ctx context.Context, kind string, job Periodic, jobID 
 
 // run works until there is no more to do, or time is up. The report carries the error, if there is one.
 func (r *runner) run(ctx context.Context, kind string, job Periodic, held *holding) outcome {
-	ctx, cancel := context.WithTimeout(ctx, maxRun)
+	ctx, cancel := context.WithTimeout(ctx, r.runTime)
 	defer cancel()
 	start := time.Now()
-	step, more := job.NewRun(), true
+	step, more, share := job.NewRun(), true, r.restShare(kind)
 	var err error
-	for more && err == nil && time.Since(start) < maxRun*9/10 {
+	for more && err == nil && time.Since(start) < r.runTime*9/10 {
 		begun := time.Now()
 		more, err = r.runBatch(ctx, held, step)
 		if more {
-			rest(ctx, time.Since(begun)*restShare)
+			rest(ctx, time.Since(begun)*time.Duration(share))
 		}
+	}
+	if err == nil {
+		r.adapt(kind, share, more)
 	}
 	report := messages.MaintenanceReport{
 		Job: kind, StartedAt: held.takenAt, DurationMS: time.Since(start).Milliseconds(), Counts: held.counts,
@@ -151,6 +160,23 @@ func (r *runner) run(ctx context.Context, kind string, job Periodic, held *holdi
 		report.Error = string(messages.AsError(err).Code)
 	}
 	return outcome{report: report, more: more, err: err}
+}
+
+// restShare is how many times as long as a batch took a run of the kind rests after it.
+func (r *runner) restShare(kind string) int {
+	if share, ok := r.rests.Load(kind); ok {
+		return share.(int)
+	}
+	return longestRest
+}
+
+// adapt decides how long the next run of the kind rests, after one that rested so and left something or did not.
+func (r *runner) adapt(kind string, share int, left bool) {
+	if left {
+		r.rests.Store(kind, share/2)
+		return
+	}
+	r.rests.Delete(kind)
 }
 
 // rest leaves the database to requests for a while.

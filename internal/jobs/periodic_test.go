@@ -48,7 +48,7 @@ func newFixture(t *testing.T) fixture {
 		require.NoError(t, conn.Close(ctx))
 	})
 	require.NoError(t, conn.EnsureEventStream(t.Context()))
-	return fixture{&runner{pool: pool, conn: conn, log: discard}, url, db, server}
+	return fixture{&runner{pool: pool, conn: conn, log: discard, runTime: maxRun}, url, db, server}
 }
 
 // job returns a periodic job that runs the step.
@@ -226,4 +226,36 @@ func TestIdempotencyCleanup(t *testing.T) {
 	var left int
 	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.idempotency_key`).Scan(&left))
 	require.Equal(t, 1, left)
+}
+
+// TestRestsShrinkWithTheBacklog: runs that do not get through rest less and less, and so do more; one that gets through is the end
+// of that. Kinds are nothing to each other.
+func TestRestsShrinkWithTheBacklog(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	f.runner.runTime = 300 * time.Millisecond
+	endless := func(context.Context, postgres.Querier) (Counts, bool, error) {
+		time.Sleep(5 * time.Millisecond)
+		return Counts{"done": 1}, true, nil
+	}
+	run := func(id int64, step Step) int64 {
+		require.NoError(t, f.tick(t, id, step))
+		var done int64
+		const sql = `SELECT coalesce((report->'counts'->>'done')::bigint, 0) FROM morello.periodic_run WHERE kind = $1`
+		require.NoError(t, f.db.QueryRow(t.Context(), sql, testKind).Scan(&done))
+		f.due(t)
+		return done
+	}
+	shares := []int{longestRest}
+	first := run(1, endless)
+	last := first
+	for id := range int64(4) {
+		shares = append(shares, f.runner.restShare(testKind))
+		last = run(id+2, endless)
+	}
+	require.Equal(t, []int{9, 4, 2, 1, 0}, shares)
+	require.Greater(t, last, 2*first, "without rests more is done in the same time")
+	require.Equal(t, longestRest, f.runner.restShare("another"))
+	run(9, steps(1))
+	require.Equal(t, longestRest, f.runner.restShare(testKind))
 }
