@@ -9,11 +9,14 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// startClient measures typed calls of the Go client to a worker, encoding and decoding included; requests of concurrent callers go
+// overClient measures typed calls of the Go client to a worker, encoding and decoding included; requests of concurrent callers go
 // together in messages of up to maxBatch.
-func startClient(maxBatch int, newOperation func(cfg Config, cache client.Cache) operation) func(context.Context, Config, *stack, *progress) (*running, error) {
+func overClient(
+	maxBatch int, prepare func(s *stack, ctx context.Context, cfg Config, p *progress) error,
+	newOperation func(cfg Config, s *stack, c *client.Client) operation,
+) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
-		if err := s.loadKeys(ctx, cfg, p); err != nil {
+		if err := prepare(s, ctx, cfg, p); err != nil {
 			return nil, err
 		}
 		r, err := s.startRole(ctx, RoleWorker)
@@ -31,11 +34,12 @@ func startClient(maxBatch int, newOperation func(cfg Config, cache client.Cache)
 			_ = c.Close(closing)
 			s.stopRole(r)
 		}
-		return &running{newOperation(cfg, c.Cache()), 1, stop}, nil
+		return &running{newOperation(cfg, s, c), 1, stop}, nil
 	}
 }
 
-func clientGet(cfg Config, cache client.Cache) operation {
+func clientGet(cfg Config, _ *stack, c *client.Client) operation {
+	cache := c.Cache()
 	return func(ctx context.Context, random uint64) error {
 		reply, err := cache.Get(ctx, messages.CacheGet{Key: keyName(random % uint64(cfg.Keys))})
 		if err == nil && len(reply.Value) != cfg.ValueBytes {
@@ -45,10 +49,22 @@ func clientGet(cfg Config, cache client.Cache) operation {
 	}
 }
 
-func clientSet(cfg Config, cache client.Cache) operation {
+func clientSet(cfg Config, _ *stack, c *client.Client) operation {
+	cache := c.Cache()
 	value := benchValue(cfg.ValueBytes)
 	return func(ctx context.Context, random uint64) error {
 		_, err := cache.Set(ctx, messages.CacheSet{Key: keyName(random % uint64(cfg.Keys)), Value: value})
+		return ignoreLate(err)
+	}
+}
+
+func clientGetByToken(cfg Config, s *stack, c *client.Client) operation {
+	session := c.Session()
+	return func(ctx context.Context, random uint64) error {
+		reply, err := session.GetByToken(ctx, messages.SessionGetByToken{Token: s.logins[random%uint64(len(s.logins))].token})
+		if err == nil && len(reply.Session.Data) < cfg.ValueBytes {
+			return fmt.Errorf("a look-up answered %+v", reply)
+		}
 		return ignoreLate(err)
 	}
 }

@@ -38,7 +38,11 @@ type SessionsConfig struct {
 
 // cases in the order of the table. What reads comes before what writes; the open loop is measured by itself.
 func (c SessionsConfig) cases() []benchCase {
-	reads := []benchCase{{sessionBase, over(RoleWorker, rawGet)}, {"session.get_by_token", overSessions(rawGetByToken)}}
+	reads := []benchCase{
+		{sessionBase, over(RoleWorker, rawGet)},
+		{"session.get_by_token", overSessions(rawGetByToken)},
+		{"session.get_by_token, Go client", overClient(messages.MaxBatchRequests, (*stack).readySessions, clientGetByToken)},
+	}
 	writes := []benchCase{{"session.update", overSessions(rawUpdate)}}
 	for _, conns := range c.StoreConns {
 		reads = append(reads, benchCase{fmt.Sprintf("pgxstore Find, %d connections", conns), startStore(conns, storeFind)})
@@ -136,13 +140,18 @@ func (s *stack) touchAll(ctx context.Context, ahead time.Duration) error {
 	return s.exec(ctx, `UPDATE morello.session SET last_seen_at = now() + $1::interval`, ahead)
 }
 
-// overSessions measures requests to a worker, on tables as autovacuum keeps them.
+// readySessions begins the sessions, on tables as autovacuum keeps them.
+func (s *stack) readySessions(ctx context.Context, cfg Config, p *progress) error {
+	if err := s.logIn(ctx, cfg, p); err != nil {
+		return err
+	}
+	return s.exec(ctx, `VACUUM ANALYZE morello.session, morello.session_token`)
+}
+
+// overSessions measures requests to a worker.
 func overSessions(newOperation func(cfg Config, s *stack) operation) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
-		if err := s.logIn(ctx, cfg, p); err != nil {
-			return nil, err
-		}
-		if err := s.exec(ctx, `VACUUM ANALYZE morello.session, morello.session_token`); err != nil {
+		if err := s.readySessions(ctx, cfg, p); err != nil {
 			return nil, err
 		}
 		r, err := s.startRole(ctx, RoleWorker)
