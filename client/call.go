@@ -132,9 +132,6 @@ func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body 
 	deadline, given := ctx.Deadline()
 	if !given {
 		deadline = time.Now().Add(endpoint.Timeout)
-		limited, cancel := context.WithDeadline(ctx, deadline.Add(replyGrace))
-		defer cancel()
-		ctx = limited
 	}
 	header := h.encode()
 	for name, value := range raw {
@@ -193,6 +190,8 @@ func (r *request) attempt(ctx context.Context, n int) (*nats.Msg, *messages.Erro
 		return nil, known
 	case ctx.Err() != nil:
 		return nil, ended(ctx.Err())
+	case errors.Is(err, context.DeadlineExceeded) && !time.Now().Before(r.deadline):
+		return nil, ended(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return nil, messages.Unavailable(fmt.Sprintf("no reply within the attempt's time-out (%s)", r.timeout), messages.OutcomeUnknown, err)
 	case errors.Is(err, nats.ErrNoResponders):
@@ -212,6 +211,15 @@ func timeoutText(deadline time.Time) string {
 func (r *request) roundTrip(ctx context.Context) (*nats.Msg, error) {
 	if r.gatherer != nil {
 		return r.gatherer.roundTrip(ctx, r)
+	}
+	return r.roundTripAlone(ctx)
+}
+
+func (r *request) roundTripAlone(ctx context.Context) (*nats.Msg, error) {
+	if !r.given {
+		limited, cancel := context.WithDeadline(ctx, r.deadline.Add(replyGrace))
+		defer cancel()
+		ctx = limited
 	}
 	return r.client.nc.RequestMsgWithContext(ctx, r.msg)
 }

@@ -67,14 +67,14 @@ func (g *gatherer) roundTrip(ctx context.Context, r *request) (*nats.Msg, error)
 	if g.mayLeave() {
 		answered := g.expectAnswer()
 		defer answered()
-		return g.client.nc.RequestMsgWithContext(ctx, r.msg)
+		return r.roundTripAlone(ctx)
 	}
 	waits := &gathered{ctx: ctx, deadline: r.deadline, body: r.msg.Data, answer: make(chan answer, 1)}
 	g.add(waits)
 	select {
 	case got := <-waits.answer:
 		if got.alone {
-			return g.client.nc.RequestMsgWithContext(ctx, r.msg)
+			return r.roundTripAlone(ctx)
 		}
 		return got.reply, got.err
 	case <-ctx.Done():

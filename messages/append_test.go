@@ -102,3 +102,26 @@ func FuzzDecodeReply(f *testing.F) {
 		}
 	})
 }
+
+// FuzzDecodeGet: what a request is, or what is wrong with it, is the same whether it is read by hand or by the library.
+func FuzzDecodeGet(f *testing.F) {
+	for _, text := range []string{
+		`{"key":"k"}`, `{"key":"é"}`, `{"key":""}`, "{\"key\":\"a\nb\"}", "{\"key\":\"\xff\"}", `{"key":"\n"}`, `{"key":"k","lease":true}`, `{"key":"k"}}`,
+		`{"key":"k","key":"j"}`, `{"key":7}`, `{"kez":"k"}`, `{"key":"k"`, `{"key":"k",}`, `{"key":"k"x}`, `{"key":"k" }`,
+	} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var ours messages.CacheGet
+		var library struct {
+			Key          string  `json:"key"`
+			Lease        bool    `json:"lease,omitzero"`
+			StaleSeconds float64 `json:"stale_seconds,omitzero"`
+		}
+		want, got := messages.Decode(text, &library), messages.Decode(text, &ours)
+		require.Equal(t, want, got)
+		if want == nil {
+			require.Equal(t, messages.CacheGet(library), ours)
+		}
+	})
+}

@@ -3,13 +3,24 @@ package messages
 import (
 	"bytes"
 	"strconv"
+	"strings"
 	"time"
 )
 
-// frequentReader is a reply so frequent that it reads what it wrote, in a quarter of the library's time. A test compares the two.
+// frequentReader is a message so frequent that it reads what it wrote, in a quarter of the library's time. A test compares the two.
 type frequentReader interface {
 	// readJSON reports false for what only the library can read, and may then have read a part: what the library reads once more.
 	readJSON(text []byte) bool
+}
+
+func (m *CacheGet) readJSON(text []byte) bool {
+	all := newMembers(text)
+	if !all.next() || string(all.name) != "key" {
+		return false
+	}
+	m.Key = all.string()
+	isControl := func(r rune) bool { return r < ' ' }
+	return !all.next() && all.complete() && strings.IndexFunc(m.Key, isControl) < 0
 }
 
 func (r *CacheGetReply) readJSON(text []byte) bool {
@@ -169,7 +180,7 @@ func (m *members) float() float64 {
 
 // string takes what has no escapes.
 func (m *members) string() string {
-	if len(m.value) < 2 || m.value[0] != '"' || bytes.IndexByte(m.value, '\\') >= 0 {
+	if len(m.value) < 2 || m.value[0] != '"' || stringLength(m.value) != len(m.value) || bytes.IndexByte(m.value, '\\') >= 0 {
 		m.failed = true
 		return ""
 	}
