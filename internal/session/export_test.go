@@ -70,13 +70,19 @@ func AnalyticsStatement(tenant string, hours int) Statement {
 	return Statement{analyticsSQL, []any{tenant, hours, defaultAnalyticsTop}}
 }
 
-// LookupStatement looks up tokens.
-func LookupStatement(tenant string, tokens ...string) Statement {
+// The statements of a look-up by token.
+const (
+	CurrentTokens = lookUpCurrent
+	AnyTokens     = lookUpAny
+)
+
+// LookupStatement looks up tokens by one of the statements.
+func LookupStatement(tenant, sql string, tokens ...string) Statement {
 	var lookups []lookup
 	for _, token := range tokens {
 		lookups = append(lookups, newLookup(tenant, messages.SessionGetByToken{Token: token}))
 	}
-	return catch(func(db postgres.Querier) { _, _, _ = findSessions(context.Background(), db, newWanted(lookups)) })
+	return catch(func(db postgres.Querier) { _ = lookUp(context.Background(), db, sql, newWanted(lookups), nil) })
 }
 
 // MarkStatement marks a batch of expired sessions, of all tenants or of one.
