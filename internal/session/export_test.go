@@ -85,6 +85,15 @@ func LookupStatement(tenant, sql string, tokens ...string) Statement {
 	return catch(func(db postgres.Querier) { _ = lookUp(context.Background(), db, sql, newWanted(lookups), nil) })
 }
 
+// UpdateStatement updates sessions in a batch.
+func UpdateStatement(tenant string, ids ...string) Statement {
+	var changes []change
+	for _, id := range ids {
+		changes = append(changes, change{tenant, messages.SessionUpdate{SessionID: id, Data: []byte(`{"a":1}`)}})
+	}
+	return catch(func(db postgres.Querier) { _ = updateSessions(context.Background(), db, changes, nil) })
+}
+
 // MarkStatement marks a batch of expired sessions, of all tenants or of one.
 func MarkStatement(tenant *string) Statement {
 	return catch(func(db postgres.Querier) { _, _ = markExpired(context.Background(), db, longAgo, tenant) })

@@ -91,11 +91,14 @@ func TestPlans(t *testing.T) {
 	f.fillForPlans(t, planSessions)
 	table := f.count(t, `SELECT pg_relation_size('morello.session') / 8192`)
 	live := f.count(t, `SELECT count(*) FROM morello.session WHERE tenant = $1 AND ended_at IS NULL`, tenant)
-	tokens := make([]string, 0, 100)
-	rows, err := f.db.Query(t.Context(), `SELECT session_id::text FROM morello.session WHERE tenant = $1 ORDER BY session_id LIMIT 100`, tenant)
-	require.NoError(t, err)
-	tokens, err = pgx.AppendRows(tokens, rows, pgx.RowTo[string])
-	require.NoError(t, err)
+	ids := func(which string) []string {
+		rows, err := f.db.Query(t.Context(), `SELECT session_id::text FROM morello.session WHERE tenant = $1 AND `+which+` ORDER BY session_id LIMIT 100`, tenant)
+		require.NoError(t, err)
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return list
+	}
+	tokens, openIDs := ids(`true`), ids(`ended_at IS NULL AND expires_at > now()`)
 
 	type statement struct {
 		name      string
@@ -105,6 +108,7 @@ func TestPlans(t *testing.T) {
 	statements := []statement{
 		{"get_by_token, 100 current tokens", session.LookupStatement(tenant, session.CurrentTokens, tokens...), 400},
 		{"get_by_token, 100 other tokens", session.LookupStatement(tenant, session.AnyTokens, tokens...), 1000},
+		{"update of 100", session.UpdateStatement(tenant, openIDs...), 10_000},
 		{"active_count", session.ActiveCountStatement(tenant, messages.SessionActiveCount{}), live},
 		{"active_count, of a user", session.ActiveCountStatement(tenant, messages.SessionActiveCount{UserID: "u7"}), live / 100},
 		{"active_count, of an agent", session.ActiveCountStatement(tenant, messages.SessionActiveCount{AgentID: "a3"}), live / 2},
