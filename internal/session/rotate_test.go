@@ -293,7 +293,7 @@ func TestMigrationNotesCurrentTokens(t *testing.T) {
 	_, err := f.Delete(t.Context(), tenant, messages.SessionDelete{SessionID: ended.Session.SessionID})
 	require.NoError(t, err)
 
-	file, err := os.ReadFile("../../migrations/0011_session_current_token.sql")
+	file, err := os.ReadFile("../../migrations/0011_current_token_and_details.sql")
 	require.NoError(t, err)
 	up, down, both := strings.Cut(string(file), "-- +goose Down")
 	require.True(t, both)

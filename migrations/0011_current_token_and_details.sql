@@ -1,4 +1,5 @@
--- A session holds the hash of its current token, so that the common look-up reads one index and one row.
+-- A session holds the hash of its current token, so that the common look-up reads one index and one row. The details of audit entries
+-- have an index.
 
 -- +goose Up
 
@@ -26,7 +27,14 @@ $$;
 CREATE TRIGGER session_token_first_use AFTER UPDATE OF used ON morello.session_token
     FOR EACH ROW WHEN (NEW.used AND NOT OLD.used) EXECUTE FUNCTION morello.session_note_token();
 
+-- Containment of an object in the details of a tenant: the tenant is put around both, so that it is part of each key of the index and
+-- none is shared with others. A new entry goes to a short list at first, which costs it a quarter of what its own place in the
+-- index would.
+CREATE INDEX audit_entry_details ON morello.audit_entry USING gin (jsonb_set('{}', ARRAY[tenant], details) jsonb_path_ops)
+    WITH (fastupdate = on, gin_pending_list_limit = 512);
+
 -- +goose Down
+DROP INDEX morello.audit_entry_details;
 DROP TRIGGER session_token_first_use ON morello.session_token;
 DROP FUNCTION morello.session_note_token;
 DROP INDEX morello.session_current_token;
