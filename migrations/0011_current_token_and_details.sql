@@ -7,7 +7,7 @@
 -- the session's tokens, this one opens it. NULL where it is not noted, which costs a look-up a second statement and nothing else.
 ALTER TABLE morello.session ADD COLUMN current_token bytea;
 
--- One probe of a hash index costs half of one of a B-tree by (tenant, token_hash). That hashes are unique is the affair of session_token.
+-- A look-up by a hash index takes two thirds of one by a B-tree of tenant and hash. That hashes are unique is the affair of session_token.
 -- The index is made before it has anything to hold: made after the UPDATE, older snapshots could not use it.
 CREATE INDEX session_current_token ON morello.session USING hash (current_token) WHERE ended_at IS NULL;
 UPDATE morello.session AS s SET current_token = t.token_hash

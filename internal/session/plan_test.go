@@ -67,10 +67,10 @@ func (f fixture) fillForPlans(t *testing.T, n int) {
 	t.Helper()
 	const sql = `
 		INSERT INTO morello.session (tenant, session_id, user_id, agent_id, data, metadata, size_bytes, ttl, created_at, updated_at, last_seen_at,
-			expires_at, absolute_expires_at, sweep_after, ended_at, deleted)
-		SELECT $1, gen_random_uuid(), 'u' || i % 1000, 'a' || i % 7, jsonb_build_object('data', repeat('v', 289)), '{}', 304, '1 day', at, at, at,
-			at + '1 day', at + '30 days', at + '1 day', CASE WHEN $4 <> 'open' THEN at + interval '1 day' END, $4 = 'deleted' OR $4 = 'mixed' AND i % 3 = 0
-		FROM generate_series(1, $2::integer) AS i, LATERAL (SELECT now() - $3::interval - i * interval '20 hours' / $2 AS at) AS moment`
+			expires_at, absolute_expires_at, sweep_after, ended_at, deleted, current_token)
+		SELECT $1, id, 'u' || i % 1000, 'a' || i % 7, jsonb_build_object('data', repeat('v', 289)), '{}', 304, '1 day', at, at, at,
+			at + '1 day', at + '30 days', at + '1 day', CASE WHEN $4 <> 'open' THEN at + interval '1 day' END, $4 = 'deleted' OR $4 = 'mixed' AND i % 3 = 0, sha256(id::text::bytea)
+		FROM generate_series(1, $2::integer) AS i, LATERAL (SELECT now() - $3::interval - i * interval '20 hours' / $2 AS at, gen_random_uuid() AS id) AS moment`
 	f.exec(t, sql, tenant, n*89/100, "35 days", "mixed")
 	f.exec(t, sql, "retired", n/10, "20 days", "deleted")
 	f.exec(t, sql, tenant, n/500, "1 day", "open") // expired, and not marked yet
@@ -79,7 +79,6 @@ func (f fixture) fillForPlans(t *testing.T, n int) {
 	f.exec(t, sql, "small", 100, "0", "open")
 	f.exec(t, `INSERT INTO morello.session_token (tenant, token_hash, session_id, generation, used, grace)
 		SELECT tenant, sha256(session_id::text::bytea), session_id, 1, true, '0' FROM morello.session`)
-	f.exec(t, `UPDATE morello.session SET current_token = sha256(session_id::text::bytea)`)
 	f.exec(t, `VACUUM ANALYZE morello.session, morello.session_token`)
 }
 
