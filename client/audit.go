@@ -18,7 +18,7 @@ func (c Audit) Log(ctx context.Context, request messages.AuditLog) (messages.Aud
 	return Call(ctx, c.client, messages.AuditLogEndpoint, request)
 }
 
-// Query lists entries, newest first, by any of their fields but details.
+// Query lists entries, newest first, by any of their fields.
 func (c Audit) Query(ctx context.Context, request messages.AuditQuery) (messages.AuditQueryReply, error) {
 	return Call(ctx, c.client, messages.AuditQueryEndpoint, request)
 }

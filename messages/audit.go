@@ -80,12 +80,13 @@ type AuditLogReply struct {
 
 // AuditQueryEndpoint reads the trail.
 var AuditQueryEndpoint = Endpoint[AuditQuery, AuditQueryReply]{
-	Name: "audit.query", Timeout: 5 * time.Second,
-	Doc: "Lists entries of the audit trail, newest first, by any of their fields but details.",
+	Name: "audit.query", Timeout: 5 * time.Second, Shared: true,
+	Doc: "Lists entries of the audit trail, newest first, by any of their fields.",
 }
 
 // AuditQuery lists the entries that match all the filters it names, exactly, newest first. A page ends at its limit or at
-// 1 MiB. Windows of time are half open: that of 1 May ends with the before that is the after of 2 May.
+// 1 MiB. Windows of time are half open: that of 1 May ends with the before that is the after of 2 May. Under the operator's tenant
+// it lists what operators did; a tenant's entries are listed under that tenant.
 type AuditQuery struct {
 	EventType    string `json:"event_type,omitzero" jsonschema:"maxLength=200"`
 	Actor        string `json:"actor,omitzero" jsonschema:"maxLength=200"`
@@ -94,6 +95,10 @@ type AuditQuery struct {
 	// IPAddress in any spelling.
 	IPAddress string `json:"ip_address,omitzero"`
 	UserAgent string `json:"user_agent,omitzero" jsonschema:"maxLength=1024"`
+	// Details, an object of up to 4 KiB, is contained in the details of the entry, as PostgreSQL's @> has it: each member is there,
+	// objects within it by the same rule, arrays with each of these elements, anywhere, anything else as the same value. {} is
+	// contained in all. Empty objects and arrays within it are in no index: without another filter they are looked for in every entry.
+	Details jsontext.Value `json:"details,omitzero"`
 	// After is the earliest time, included.
 	After *time.Time `json:"after,omitzero"`
 	// Before is the end, not included.
@@ -111,6 +116,9 @@ func (m AuditQuery) Validate() error {
 		}
 	}
 	if err := checkOrigin(m.IPAddress, m.UserAgent); err != nil {
+		return err
+	}
+	if err := checkObject("details", m.Details, MaxAuditFilterBytes); err != nil {
 		return err
 	}
 	if m.After != nil && m.Before != nil && !m.After.Before(*m.Before) {

@@ -33,7 +33,7 @@ type Endpoint[Req, Reply any] struct {
 	Idempotent bool
 	// Operator restricts the operation to the tenant TenantAdmin.
 	Operator bool
-	// Shared opens the operation to the tenants, for what is theirs, and to TenantAdmin, for all.
+	// Shared opens the operation to the tenants, for what is theirs, and to TenantAdmin, for what its documentation says.
 	Shared bool
 	// Batched tells that a message may carry several requests; see MaxBatchRequests.
 	Batched bool

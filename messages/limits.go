@@ -19,7 +19,9 @@ const (
 	MaxRegistryJSONBytes = 1 << 20
 	MaxAutonomyLevel     = 5
 	MaxAuditDetailsBytes = 64 << 10
-	MaxUserAgentBytes    = 1024
+	// MaxAuditFilterBytes bounds what audit.query looks for in details.
+	MaxAuditFilterBytes = 4 << 10
+	MaxUserAgentBytes   = 1024
 	// MaxPayload is the max_payload that the NATS server should have. A lower one bounds values and replies before the limits
 	// below do.
 	MaxPayload = 8 << 20

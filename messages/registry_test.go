@@ -93,7 +93,9 @@ func TestRegistryAndAuditRefuse(t *testing.T) {
 		{"audit.query", `{"before":1700000000}`, invalid, "before", "a time such as"},
 		{"audit.query", `{"after":"2026-01-02T00:00:00Z","before":"2026-01-02T00:00:00Z"}`, invalid, "after", "earlier than before"},
 		{"audit.query", `{"ip_address":"1.2.3"}`, invalid, "ip_address", "IP address"},
-		{"audit.query", `{"details":{}}`, invalid, "details", "unknown field"},
+		{"audit.query", `{"details":["a"]}`, invalid, "details", "must be an object"},
+		{"audit.query", `{"details":{"a":"\u0000"}}`, invalid, "details.a", "U+0000"},
+		{"audit.query", `{"details":{"a":"` + strings.Repeat("x", messages.MaxAuditFilterBytes) + `"}}`, messages.CodeTooLarge, "details", "4096"},
 	} {
 		endpoint, ok := messages.EndpointByName(c.endpoint)
 		require.True(t, ok)

@@ -12,7 +12,7 @@ var (
 	}
 	SessionDeletedEvent = Event[SessionRefs]{
 		Name: "session.deleted", Kept: true,
-		Doc: "Sessions were deleted, by request or because a user had too many.",
+		Doc: "Sessions were deleted, by request, with their agent, or because a user had too many.",
 	}
 	SessionExpiredEvent = Event[SessionRefs]{
 		Name: "session.expired", Kept: true,

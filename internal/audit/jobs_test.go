@@ -90,6 +90,9 @@ func TestPartitionsAhead(t *testing.T) {
 	f.exec(t, `INSERT INTO morello.audit_entry (tenant, created_at, event_type, actor, resource_type, resource_id)
 		VALUES ('acme', now() + interval '2 months', 'e', 'a', 't', 'r')`)
 	require.Equal(t, 0, f.count(t, `SELECT count(*) FROM morello.audit_entry_default`))
+	for _, name := range ahead {
+		require.Equal(t, 9, f.count(t, `SELECT count(*) FROM pg_index WHERE indrelid = ('morello.audit_entry_' || $1)::regclass AND indisvalid`, name), "%s has all indexes", name)
+	}
 }
 
 // TestNet: without its partition an entry goes into the net, is found there, and keeps its month there.

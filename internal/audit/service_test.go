@@ -80,6 +80,42 @@ func TestFilters(t *testing.T) {
 	require.Equal(t, "ada", before[0].Actor)
 }
 
+// TestDetails: an entry matches when its details contain what is asked for, at their place, and it is the tenant's.
+func TestDetails(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	logged := func(details string) messages.AuditEntry {
+		return f.log(t, entry(func(m *messages.AuditLog) { m.Details = []byte(details) }))
+	}
+	one := logged(`{"name":"ada","version":1,"fields":["name","status"],"by":{"role":"admin","id":7},"none":null}`)
+	two := logged(`{"name":"bob","version":2,"fields":["status"],"by":{"role":"admin","id":8}}`)
+	bare := logged(`{}`)
+	_, err := f.Log(t.Context(), "other", entry(func(m *messages.AuditLog) { m.Details = []byte(`{"name":"ada"}`) }))
+	require.NoError(t, err)
+	for details, want := range map[string][]messages.AuditEntry{
+		`{"name":"ada"}`: {one}, `{"version":2.0}`: {two}, `{"fields":["status"]}`: {two, one}, `{"fields":["status","name"]}`: {one},
+		`{"by":{"role":"admin"}}`: {two, one}, `{"by":{"id":8},"name":"bob"}`: {two}, `{"by":{"id":8},"name":"ada"}`: nil, `{"by":{}}`: {two, one},
+		`{"none":null}`: {one}, `{"name":"Ada"}`: nil, `{"role":"admin"}`: nil, `{"fields":"status"}`: nil, `{"version":"1"}`: nil,
+		`{"acme":{"name":"ada"}}`: nil, `{}`: {bare, two, one}, ` { } `: {bare, two, one}, `null`: {bare, two, one},
+	} {
+		require.Equal(t, append([]messages.AuditEntry{}, want...), f.query(t, messages.AuditQuery{Details: []byte(details)}).Entries, details)
+	}
+	require.Equal(t, []messages.AuditEntry{one}, f.query(t, messages.AuditQuery{Details: []byte(`{"by":{"role":"admin"}}`), Before: &two.CreatedAt}).Entries)
+	require.Empty(t, f.query(t, messages.AuditQuery{Details: []byte(`{"name":"ada"}`), Actor: "bob"}).Entries)
+
+	m := messages.AuditQuery{Details: []byte(`{"by":{"role":"admin"}}`)}
+	m.Limit = new(1)
+	first := f.query(t, m)
+	require.Equal(t, []messages.AuditEntry{two}, first.Entries)
+	m.Cursor = first.NextCursor
+	last := f.query(t, m)
+	require.Equal(t, []messages.AuditEntry{one}, last.Entries)
+	require.Empty(t, last.NextCursor)
+	m.Details = []byte(`{"by":{"role":"guest"}}`)
+	_, err = f.Query(t.Context(), tenant, m)
+	require.Equal(t, "cursor", failure(t, err).Details.Field, "of other filters")
+}
+
 // TestPagesAreStable: entries that arrive while somebody pages move nothing, also where many have one time.
 func TestPagesAreStable(t *testing.T) {
 	t.Parallel()

@@ -160,7 +160,7 @@ func requestChannel(e messages.EndpointInfo) channel {
 	tenant := parameter{Description: "The tenant, which needs no registration.", Examples: []string{"demo"}, Pattern: messages.TenantPattern}
 	if e.Shared {
 		tenant = parameter{
-			Description: "The tenant, for what is its own, or " + messages.TenantAdmin + ", for all.", Examples: tenant.Examples, Pattern: anyTenantPattern,
+			Description: "The tenant, for what is its own, or " + messages.TenantAdmin + ", for the operator.", Examples: tenant.Examples, Pattern: anyTenantPattern,
 		}
 	}
 	c.Parameters = map[string]parameter{"tenant": tenant}

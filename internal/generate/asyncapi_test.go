@@ -139,7 +139,7 @@ func operationOf(e messages.EndpointInfo) readOperation {
 	if e.Name == "snapshot.verify" {
 		o.Addresses, o.Tenant = []string{"morello.v1._admin.snapshot.verify"}, ""
 	}
-	if e.Capability() == "system" {
+	if e.Capability() == "system" || e.Name == "audit.query" {
 		o.Tenant += "|^_admin$"
 	}
 	if e.Name == "transfer.put" {

@@ -73,10 +73,7 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
 	}))
 	jobs.AddPeriodic[session.Cleanup](set, session.NewCleanup(session.CleanupConfig{
-		Every: cfg.JobEvery["session_cleanup"],
-		Expired: func(ctx context.Context, tenant string, expired messages.SessionRefs) error {
-			return bus.PublishEvent(ctx, p.Conn, messages.SessionExpiredEvent, tenant, uuid.NewString()+":1:1", expired)
-		},
+		Every: cfg.JobEvery["session_cleanup"], Expired: publishingSessions(p, messages.SessionExpiredEvent),
 	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
 	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
@@ -96,14 +93,21 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 	}))
 	jobs.AddBatched(set, snapshot.NewVerify)
 	jobs.AddPeriodic[transfer.Cleanup](set, transfer.NewCleanup(cfg.JobEvery["transfer_cleanup"]))
-	jobs.AddBatched(set, registry.NewCascade(ownedByAgents()...))
+	jobs.AddBatched(set, registry.NewCascade(ownedByAgents(p)...))
 	return set
 }
 
 // ownedByAgents lists what agent.delete with cascade deletes: every capability that keeps something of an agent has a
 // function here.
-func ownedByAgents() []registry.DeleteOwned {
-	return []registry.DeleteOwned{session.DeleteOfAgent, snapshot.DeleteOfAgent}
+func ownedByAgents(p *process.Process) []registry.DeleteOwned {
+	return []registry.DeleteOwned{session.NewDeleteOfAgent(publishingSessions(p, messages.SessionDeletedEvent)), snapshot.DeleteOfAgent}
+}
+
+// publishingSessions publishes events that name sessions, each under an id of its own.
+func publishingSessions(p *process.Process, event messages.Event[messages.SessionRefs]) func(ctx context.Context, tenant string, sessions messages.SessionRefs) error {
+	return func(ctx context.Context, tenant string, sessions messages.SessionRefs) error {
+		return bus.PublishEvent(ctx, p.Conn, event, tenant, uuid.NewString()+":1:1", sessions)
+	}
 }
 
 // publishing publishes events of a kind under ids that the jobs give them.

@@ -119,25 +119,50 @@ func TestBulkDelete(t *testing.T) {
 	f.get(t, c.SessionID)
 }
 
+// TestDeleteOfAgent: in batches, each told before it is committed; one that cannot be told is undone, and told again.
 func TestDeleteOfAgent(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	want := map[string]int{}
 	for range 5 {
-		f.create(t, messages.SessionCreate{AgentID: "a"})
+		want[f.create(t, messages.SessionCreate{AgentID: "a", UserID: "u"}).Session.SessionID] = 1
 	}
 	kept := f.create(t, messages.SessionCreate{AgentID: "b"}).Session
-	var total int64
+	foreign, err := f.Create(t.Context(), "other", messages.SessionCreate{AgentID: "a"})
+	require.NoError(t, err)
+	told, calls := map[string]int{}, 0
+	deleteSome := session.NewDeleteOfAgent(func(_ context.Context, of string, sessions messages.SessionRefs) error {
+		require.Equal(t, tenant, of)
+		require.LessOrEqual(t, len(sessions.Sessions), 2)
+		if calls++; calls == 2 {
+			return errors.New("NATS is away")
+		}
+		for _, s := range sessions.Sessions {
+			require.Equal(t, messages.SessionRef{SessionID: s.SessionID, UserID: "u", AgentID: "a"}, s)
+			told[s.SessionID]++
+		}
+		return nil
+	})
+	var total, failures int64
 	for more := true; more; {
-		require.NoError(t, pgx.BeginFunc(t.Context(), f.db, func(tx pgx.Tx) (err error) {
-			var deleted int64
-			deleted, more, err = session.DeleteOfAgent(t.Context(), tx, tenant, "a", 2)
-			require.LessOrEqual(t, deleted, int64(2))
-			total += deleted
+		err := pgx.BeginFunc(t.Context(), f.db, func(tx pgx.Tx) error {
+			deleted, again, err := deleteSome(t.Context(), tx, tenant, "a", 2)
+			if err == nil {
+				total, more = total+deleted, again
+			}
 			return err
-		}))
+		})
+		if err != nil {
+			failures++
+			require.EqualValues(t, 2, f.count(t, `SELECT count(*) FROM morello.session WHERE deleted`), "undone")
+		}
 	}
 	require.EqualValues(t, 5, total)
+	require.EqualValues(t, 1, failures)
+	require.Equal(t, want, told)
 	f.get(t, kept.SessionID)
+	_, err = f.Get(t.Context(), "other", messages.SessionGet{SessionID: foreign.Session.SessionID})
+	require.NoError(t, err)
 }
 
 // step runs a job until it has no more to do, as the scheduler does.

@@ -150,11 +150,11 @@ const (
 		), inserted AS (
 			INSERT INTO morello.session AS s (
 				tenant, session_id, user_id, agent_id, data, metadata, size_bytes, ip_address, user_agent, ttl, idle,
-				created_at, updated_at, last_seen_at, expires_at, absolute_expires_at, sweep_after)
+				created_at, updated_at, last_seen_at, expires_at, absolute_expires_at, sweep_after, current_token)
 			SELECT $1, $2::uuid, nullif($3, ''), nullif($4, ''), $5::jsonb, $6::jsonb,
 				octet_length($5::jsonb::text) + octet_length($6::jsonb::text), nullif($7, ''), nullif($8, ''), ttl, idle,
 				now, now, now, now + ttl, now + make_interval(secs => $11),
-				least(now + ttl, now + idle + least(interval '60 seconds', idle / 10))
+				least(now + ttl, now + idle + least(interval '60 seconds', idle / 10)), $12::bytea
 			FROM life`
 
 	keepToken = `

@@ -80,15 +80,25 @@ func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.Sess
 	})
 }
 
-// DeleteOfAgent ends up to limit of the live sessions of an agent in the transaction that it is given, and reports whether
-// there may be more. Who deletes an agent with what is its calls it until there are none. It publishes nothing.
-func DeleteOfAgent(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
-	ids, _, err := pickSessions(ctx, db, pick{tenant: tenant, whose: ofAgent, owner: agentID, after: beginning, limit: limit})
-	if err != nil || len(ids) == 0 {
-		return 0, false, err
+// NewDeleteOfAgent returns what ends up to limit of the live sessions of an agent in the transaction that it is given, and reports
+// whether there may be more. Who deletes an agent with what is its calls it until there are none. deleted publishes which were ended;
+// it is called before the commit, and its error undoes the batch: so the event comes at least once, and of a job that is cancelled at
+// that moment it may tell of sessions that live on.
+func NewDeleteOfAgent(
+	deleted func(ctx context.Context, tenant string, sessions messages.SessionRefs) error,
+) func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (n int64, more bool, err error) {
+	return func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (int64, bool, error) {
+		pick := pick{tenant: tenant, whose: ofAgent, owner: agentID, after: beginning, limit: min(limit, deleteBatch)}
+		ids, _, err := pickSessions(ctx, db, pick)
+		if err != nil || len(ids) == 0 {
+			return 0, false, err
+		}
+		ended, err := endSessions(ctx, db, tenant, ids)
+		if err == nil && len(ended) > 0 {
+			err = deleted(ctx, tenant, messages.SessionRefs{Sessions: ended})
+		}
+		return int64(len(ended)), len(ids) == pick.limit, err
 	}
-	ended, err := endSessions(ctx, db, tenant, ids)
-	return int64(len(ended)), len(ids) == limit, err
 }
 
 // pick says which live sessions to pick.

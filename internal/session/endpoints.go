@@ -11,7 +11,7 @@ func (s *Service) Endpoints() []bus.Binding {
 		bus.Bind(messages.SessionCreateEndpoint, s.Create),
 		bus.Bind(messages.SessionGetEndpoint, s.Get),
 		bus.BindDeferred(messages.SessionGetByTokenEndpoint, s.GetByToken, s.beginGetByToken),
-		bus.Bind(messages.SessionUpdateEndpoint, s.Update),
+		bus.BindDeferred(messages.SessionUpdateEndpoint, s.Update, s.beginUpdate),
 		bus.BindDeferred(messages.SessionTouchEndpoint, s.Touch, s.beginTouch),
 		bus.Bind(messages.SessionExtendEndpoint, s.Extend),
 		bus.Bind(messages.SessionRotateEndpoint, s.Rotate),

@@ -70,13 +70,28 @@ func AnalyticsStatement(tenant string, hours int) Statement {
 	return Statement{analyticsSQL, []any{tenant, hours, defaultAnalyticsTop}}
 }
 
-// LookupStatement looks up tokens.
-func LookupStatement(tenant string, tokens ...string) Statement {
+// The statements of a look-up by token.
+const (
+	CurrentTokens = lookUpCurrent
+	AnyTokens     = lookUpAny
+)
+
+// LookupStatement looks up tokens by one of the statements.
+func LookupStatement(tenant, sql string, tokens ...string) Statement {
 	var lookups []lookup
 	for _, token := range tokens {
 		lookups = append(lookups, newLookup(tenant, messages.SessionGetByToken{Token: token}))
 	}
-	return catch(func(db postgres.Querier) { _, _, _ = findSessions(context.Background(), db, newWanted(lookups)) })
+	return catch(func(db postgres.Querier) { _ = lookUp(context.Background(), db, sql, newWanted(lookups), nil) })
+}
+
+// UpdateStatement updates sessions in a batch.
+func UpdateStatement(tenant string, ids ...string) Statement {
+	var changes []change
+	for _, id := range ids {
+		changes = append(changes, change{tenant, messages.SessionUpdate{SessionID: id, Data: []byte(`{"a":1}`)}})
+	}
+	return catch(func(db postgres.Querier) { _ = updateSessions(context.Background(), db, changes, nil) })
 }
 
 // MarkStatement marks a batch of expired sessions, of all tenants or of one.

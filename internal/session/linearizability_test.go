@@ -57,6 +57,7 @@ func TestHistoriesAreLinearizable(t *testing.T) {
 		})
 	}
 	crowd.Wait()
+	f.requireCurrentTokens(t)
 	model := sessionModel(known)
 	require.Equal(t, porcupine.Ok, porcupine.CheckOperationsTimeout(model, history, time.Minute))
 	outcomes := map[string]int{}

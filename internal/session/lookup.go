@@ -120,23 +120,70 @@ func (w wanted) at(place int) lookup {
 	return lookup{tokenKey{w.tenants[place], [sha256.Size]byte(w.hashes[place])}, w.touches[place]}
 }
 
-// findSessions looks up the live sessions that the tokens open. It is one statement, whatever is wrong with a token, and writes
-// nothing. changing are the places of those for which something is to be written: a touch that is due, the first use of a token,
-// the end of a session whose token came after its time. That is judged by the clock after the snapshot was taken, so that who sees
-// the successor of a token used sees the token over, too.
-func findSessions(ctx context.Context, db postgres.Querier, w wanted) (found []opened, changing []int, err error) {
-	const sql = `
-		SELECT wanted.place, NOT t.used OR t.valid_until <= clock_timestamp() OR wanted.touch AND ` + isDue + `,` + facts + `,
-			CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END
-		FROM unnest($1::text[], $2::bytea[], $3::boolean[]) WITH ORDINALITY AS wanted (tenant, token_hash, touch, place)
+// The statements of a look-up, which differ in where a token is looked for. Neither writes anything. Each answers, for the tokens
+// that open a live session, whether something is to be written: a touch that is due, the first use of a token, the end of a session
+// whose token came after its time.
+const (
+	// lookUpCurrent finds the current tokens of sessions, which are in the rows of these: one probe of one index, and one row.
+	lookUpCurrent = `
+		SELECT wanted.place, wanted.touch AND ` + isDue + `,` + facts + dataOfBatch + `
+		FROM ` + wantedTokens + `
+		JOIN morello.session AS s ON s.tenant = wanted.tenant AND s.current_token = wanted.token_hash
+		WHERE ` + isLive
+	// lookUpAny finds any token. That one is over its time is judged by the clock after the snapshot was taken, so that who sees
+	// the successor of a token used sees the token over, too.
+	lookUpAny = `
+		SELECT wanted.place, NOT t.used OR t.valid_until <= clock_timestamp() OR wanted.touch AND ` + isDue + `,` + facts + dataOfBatch + `
+		FROM ` + wantedTokens + `
 		JOIN morello.session_token AS t ON t.tenant = wanted.tenant AND t.token_hash = wanted.token_hash
 		JOIN morello.session AS s ON s.tenant = t.tenant AND s.session_id = t.session_id
 		WHERE ` + isLive
-	rows, err := db.Query(ctx, sql, w.tenants, w.hashes, w.touches, maxBatched)
-	if err != nil {
+
+	wantedTokens = `unnest($1::text[], $2::bytea[], $3::boolean[]) WITH ORDINALITY AS wanted (tenant, token_hash, touch, place)`
+	dataOfBatch  = `, CASE WHEN s.size_bytes <= $4 THEN s.data END, CASE WHEN s.size_bytes <= $4 THEN s.metadata END`
+)
+
+// findSessions looks up the live sessions that the tokens open, and writes nothing. It is one statement for the current tokens of
+// live sessions, and a second one for all others, whatever is wrong with them. changing are the places of those for which something
+// is to be written.
+func findSessions(ctx context.Context, db postgres.Querier, w wanted) (found []opened, changing []int, err error) {
+	found = make([]opened, len(w.tenants))
+	answered := make([]bool, len(w.tenants))
+	set := func(place int, changes bool, o *opened) {
+		answered[place] = true
+		if changes {
+			changing = append(changing, place)
+		} else {
+			found[place] = *o
+		}
+	}
+	if err := lookUp(ctx, db, lookUpCurrent, w, set); err != nil {
 		return nil, nil, err
 	}
-	found = make([]opened, len(w.tenants))
+	others, places := w.without(answered)
+	if len(places) > 0 {
+		err = lookUp(ctx, db, lookUpAny, others, func(place int, changes bool, o *opened) { set(places[place], changes, o) })
+	}
+	return found, changing, err
+}
+
+// without returns the look-ups that have no answer yet, and their places.
+func (w wanted) without(answered []bool) (others wanted, places []int) {
+	for place, done := range answered {
+		if !done {
+			others.tenants, others.hashes = append(others.tenants, w.tenants[place]), append(others.hashes, w.hashes[place])
+			others.touches, places = append(others.touches, w.touches[place]), append(places, place)
+		}
+	}
+	return others, places
+}
+
+// lookUp runs one of the statements, and hands on what it finds.
+func lookUp(ctx context.Context, db postgres.Querier, sql string, w wanted, set func(place int, changes bool, o *opened)) error {
+	rows, err := db.Query(ctx, sql, w.tenants, w.hashes, w.touches, maxBatched)
+	if err != nil {
+		return err
+	}
 	var place int // counted from 1
 	var changes bool
 	o := opened{found: true}
@@ -144,15 +191,11 @@ func findSessions(ctx context.Context, db postgres.Querier, w wanted) (found []o
 	targets := append([]any{&place, &changes}, factTargets(&o.Session)...)
 	_, err = pgx.ForEachRow(rows, append(targets, (*[]byte)(&o.Data), (*[]byte)(&o.Metadata)), func() error {
 		o.large = o.Data == nil
-		if changes {
-			changing = append(changing, place-1)
-		} else {
-			found[place-1] = o
-		}
+		set(place-1, changes, &o)
 		o.Data, o.Metadata = nil, nil
 		return nil
 	})
-	return found, changing, err
+	return err
 }
 
 // changeSessions writes what is to be written for the look-ups at some places, and sets what they found.

@@ -67,10 +67,10 @@ func (f fixture) fillForPlans(t *testing.T, n int) {
 	t.Helper()
 	const sql = `
 		INSERT INTO morello.session (tenant, session_id, user_id, agent_id, data, metadata, size_bytes, ttl, created_at, updated_at, last_seen_at,
-			expires_at, absolute_expires_at, sweep_after, ended_at, deleted)
-		SELECT $1, gen_random_uuid(), 'u' || i % 1000, 'a' || i % 7, jsonb_build_object('data', repeat('v', 289)), '{}', 304, '1 day', at, at, at,
-			at + '1 day', at + '30 days', at + '1 day', CASE WHEN $4 <> 'open' THEN at + interval '1 day' END, $4 = 'deleted' OR $4 = 'mixed' AND i % 3 = 0
-		FROM generate_series(1, $2::integer) AS i, LATERAL (SELECT now() - $3::interval - i * interval '20 hours' / $2 AS at) AS moment`
+			expires_at, absolute_expires_at, sweep_after, ended_at, deleted, current_token)
+		SELECT $1, id, 'u' || i % 1000, 'a' || i % 7, jsonb_build_object('data', repeat('v', 289)), '{}', 304, '1 day', at, at, at,
+			at + '1 day', at + '30 days', at + '1 day', CASE WHEN $4 <> 'open' THEN at + interval '1 day' END, $4 = 'deleted' OR $4 = 'mixed' AND i % 3 = 0, sha256(id::text::bytea)
+		FROM generate_series(1, $2::integer) AS i, LATERAL (SELECT now() - $3::interval - i * interval '20 hours' / $2 AS at, gen_random_uuid() AS id) AS moment`
 	f.exec(t, sql, tenant, n*89/100, "35 days", "mixed")
 	f.exec(t, sql, "retired", n/10, "20 days", "deleted")
 	f.exec(t, sql, tenant, n/500, "1 day", "open") // expired, and not marked yet
@@ -90,11 +90,14 @@ func TestPlans(t *testing.T) {
 	f.fillForPlans(t, planSessions)
 	table := f.count(t, `SELECT pg_relation_size('morello.session') / 8192`)
 	live := f.count(t, `SELECT count(*) FROM morello.session WHERE tenant = $1 AND ended_at IS NULL`, tenant)
-	tokens := make([]string, 0, 100)
-	rows, err := f.db.Query(t.Context(), `SELECT session_id::text FROM morello.session WHERE tenant = $1 ORDER BY session_id LIMIT 100`, tenant)
-	require.NoError(t, err)
-	tokens, err = pgx.AppendRows(tokens, rows, pgx.RowTo[string])
-	require.NoError(t, err)
+	ids := func(which string) []string {
+		rows, err := f.db.Query(t.Context(), `SELECT session_id::text FROM morello.session WHERE tenant = $1 AND `+which+` ORDER BY session_id LIMIT 100`, tenant)
+		require.NoError(t, err)
+		list, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		require.NoError(t, err)
+		return list
+	}
+	tokens, openIDs := ids(`true`), ids(`ended_at IS NULL AND expires_at > now()`)
 
 	type statement struct {
 		name      string
@@ -102,7 +105,9 @@ func TestPlans(t *testing.T) {
 		pages     int64 // at most
 	}
 	statements := []statement{
-		{"get_by_token, 100 tokens", session.LookupStatement(tenant, tokens...), 1000},
+		{"get_by_token, 100 current tokens", session.LookupStatement(tenant, session.CurrentTokens, tokens...), 400},
+		{"get_by_token, 100 other tokens", session.LookupStatement(tenant, session.AnyTokens, tokens...), 1000},
+		{"update of 100", session.UpdateStatement(tenant, openIDs...), 10_000},
 		{"active_count", session.ActiveCountStatement(tenant, messages.SessionActiveCount{}), live},
 		{"active_count, of a user", session.ActiveCountStatement(tenant, messages.SessionActiveCount{UserID: "u7"}), live / 100},
 		{"active_count, of an agent", session.ActiveCountStatement(tenant, messages.SessionActiveCount{AgentID: "a3"}), live / 2},

@@ -1,12 +1,15 @@
 package session_test
 
 import (
+	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/session"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -15,6 +18,15 @@ func (f fixture) requireOpens(t *testing.T, token, id string) {
 	s, err := f.open(t, token)
 	require.NoError(t, err)
 	require.Equal(t, id, s.SessionID)
+}
+
+// requireCurrentTokens: each live session has the hash of its current token in its row: of the one used token that nothing ends.
+func (f fixture) requireCurrentTokens(t *testing.T) {
+	t.Helper()
+	require.Zero(t, f.count(t, `
+		SELECT count(*) FROM morello.session AS s WHERE s.ended_at IS NULL AND s.current_token IS DISTINCT FROM (
+			SELECT t.token_hash FROM morello.session_token AS t
+			WHERE t.tenant = s.tenant AND t.session_id = s.session_id AND t.used AND t.valid_until = 'infinity')`))
 }
 
 // TestRotation walks through the life of two tokens.
@@ -27,7 +39,9 @@ func TestRotation(t *testing.T) {
 	require.NotEqual(t, made.Token, next)
 	f.age(t, id, 12*time.Hour)
 	f.requireOpens(t, made.Token, id) // the old one, as long as the new one has not been used
-	f.requireOpens(t, next, id)       // its first use
+	f.requireCurrentTokens(t)
+	f.requireOpens(t, next, id) // its first use
+	f.requireCurrentTokens(t)
 	f.age(t, id, 25*time.Second)
 	f.requireOpens(t, made.Token, id) // within the grace
 	f.requireOpens(t, next, id)
@@ -71,6 +85,7 @@ func TestRotateIsAUse(t *testing.T) {
 	id := made.Session.SessionID
 	second := f.rotate(t, made.Token, 0)
 	third := f.rotate(t, second, 10)
+	f.requireCurrentTokens(t)
 	f.requireOpens(t, second, id)
 	_, err := f.Rotate(t.Context(), tenant, messages.SessionRotate{Token: made.Token}) // its grace of 0 s is over
 	requireGone(t, err)
@@ -178,4 +193,117 @@ func TestUseAndReplacementAtOnce(t *testing.T) {
 		}
 		f.get(t, made.Session.SessionID)
 	}
+	f.requireCurrentTokens(t)
+}
+
+// TestFirstUseByOlderWorkers: what workers from before the column write, as their statements do, ends the token that is in the row, and
+// a session that they made opens without one.
+func TestFirstUseByOlderWorkers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	made := f.create(t, messages.SessionCreate{})
+	id := made.Session.SessionID
+	next := f.rotate(t, made.Token, 0)
+	f.exec(t, `UPDATE morello.session SET current_token = NULL`)
+	f.requireOpens(t, made.Token, id)
+	f.exec(t, `
+		WITH used AS (UPDATE morello.session_token SET used = true WHERE NOT used)
+		UPDATE morello.session_token SET valid_until = clock_timestamp() WHERE used AND valid_until = 'infinity'`)
+	f.requireCurrentTokens(t)
+	f.requireOpens(t, next, id)
+	_, err := f.open(t, made.Token)
+	requireGone(t, err)
+}
+
+// TestFirstUsesAtOnce: many use a new token for the first time, by several workers; then it is the current one.
+func TestFirstUsesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*session.Service{f.Service, newService(t, f.url, session.Config{}), newService(t, f.url, session.Config{})}
+	made := f.create(t, messages.SessionCreate{})
+	token := made.Token
+	for range 20 {
+		token = f.rotate(t, token, 30)
+		var crowd sync.WaitGroup
+		for i := range 12 {
+			crowd.Go(func() {
+				if _, err := services[i%len(services)].GetByToken(t.Context(), tenant, messages.SessionGetByToken{Token: token}); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		crowd.Wait()
+		f.requireCurrentTokens(t)
+	}
+}
+
+// TestLateFirstUse: a look-up that takes a token for a new one waits for the lock, and meanwhile the token was used and overtaken by its
+// successor. It is not made the current one again.
+func TestLateFirstUse(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	made := f.create(t, messages.SessionCreate{})
+	id := made.Session.SessionID
+	second := f.rotate(t, made.Token, 30)
+	tx, err := f.db.Begin(t.Context())
+	require.NoError(t, err)
+	_, err = tx.Exec(t.Context(), `SELECT FROM morello.session FOR NO KEY UPDATE`)
+	require.NoError(t, err)
+	late := make(chan error, 1)
+	go func() {
+		_, err := f.open(t, second)
+		late <- err
+	}()
+	f.awaitLockWaiters(t, 1)
+	for _, sql := range []string{
+		`UPDATE morello.session_token SET valid_until = now() + interval '1 hour' WHERE used`,
+		`UPDATE morello.session_token SET used = true, valid_until = now() + interval '1 hour' WHERE NOT used`,
+		`INSERT INTO morello.session_token (tenant, token_hash, session_id, generation, used, grace)
+			SELECT tenant, sha256('third'), session_id, 3, false, '1 hour' FROM morello.session`,
+		`UPDATE morello.session_token SET used = true WHERE NOT used`,
+	} {
+		_, err := tx.Exec(t.Context(), sql)
+		require.NoError(t, err)
+	}
+	require.NoError(t, tx.Commit(t.Context()))
+	require.NoError(t, <-late)
+	f.requireCurrentTokens(t)
+	f.requireOpens(t, "third", id)
+	f.requireOpens(t, second, id)
+}
+
+// awaitLockWaiters waits until so many statements wait for a lock.
+func (f fixture) awaitLockWaiters(t *testing.T, n int64) {
+	t.Helper()
+	watcher := fixture{db: connect(t, f.url)}
+	require.Eventually(t, func() bool {
+		return watcher.count(t, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == n
+	}, 10*time.Second, time.Millisecond)
+}
+
+// TestMigrationNotesCurrentTokens: sessions from before the column get theirs, and the way back leaves none.
+func TestMigrationNotesCurrentTokens(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	rotated, waiting := f.create(t, messages.SessionCreate{}), f.create(t, messages.SessionCreate{})
+	next := f.rotate(t, rotated.Token, 30)
+	f.requireOpens(t, next, rotated.Session.SessionID)
+	fresh := f.rotate(t, waiting.Token, 30)
+	ended := f.create(t, messages.SessionCreate{})
+	_, err := f.Delete(t.Context(), tenant, messages.SessionDelete{SessionID: ended.Session.SessionID})
+	require.NoError(t, err)
+
+	file, err := os.ReadFile("../../migrations/0011_current_token_and_details.sql")
+	require.NoError(t, err)
+	up, down, both := strings.Cut(string(file), "-- +goose Down")
+	require.True(t, both)
+	f.exec(t, down)
+	require.Zero(t, f.count(t, `SELECT count(*) FROM information_schema.columns WHERE table_name = 'session' AND column_name = 'current_token'`))
+	f.exec(t, up)
+	require.EqualValues(t, 2, f.count(t, `SELECT count(*) FROM morello.session WHERE current_token IS NOT NULL`))
+	f.requireCurrentTokens(t)
+	for token, s := range map[string]messages.SessionCreateReply{next: rotated, rotated.Token: rotated, fresh: waiting, waiting.Token: waiting} {
+		f.requireOpens(t, token, s.Session.SessionID)
+	}
+	f.requireCurrentTokens(t)
 }

@@ -24,6 +24,7 @@ type Service struct {
 	events  *bus.Publisher
 	lookups *postgres.Batcher[lookup, opened]
 	touches *postgres.Batcher[sessionKey, bool]
+	updates *postgres.Batcher[change, changed]
 }
 
 // New returns a service.
@@ -31,6 +32,7 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 	s := &Service{pool: pool, events: cfg.Events}
 	s.lookups = s.newLookupBatcher()
 	s.touches = newTouchBatcher(pool)
+	s.updates = newUpdateBatcher(pool)
 	return s
 }
 
@@ -38,6 +40,7 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 func (s *Service) Close() {
 	s.lookups.Close()
 	s.touches.Close()
+	s.updates.Close()
 }
 
 // Pieces of SQL that several statements share, about the row s.

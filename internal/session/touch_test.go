@@ -137,12 +137,7 @@ func TestOneTouchOfMany(t *testing.T) {
 				}
 			})
 		}
-		watcher := connect(t, f.url)
-		require.Eventually(t, func() bool {
-			var waiting int
-			err := watcher.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waiting)
-			return err == nil && waiting == len(services)
-		}, 10*time.Second, time.Millisecond)
+		f.awaitLockWaiters(t, int64(len(services)))
 		require.NoError(t, tx.Rollback(t.Context()))
 		crowd.Wait()
 		require.EqualValues(t, 1, f.count(t, `SELECT count(*) FROM public.writes`), name)

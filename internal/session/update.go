@@ -12,16 +12,47 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// Update merges into the data and metadata of a live session, renews it and counts, as asked; all or nothing.
+// Update merges into the data and metadata of a live session, renews it and counts, as asked; all or nothing. Small updates are
+// made in batches; what a batch could not make is made alone.
 func (s *Service) Update(ctx context.Context, tenant string, m messages.SessionUpdate) (messages.SessionReply, error) {
+	c := change{tenant, m}
+	if messages.Keyed(ctx) || c.bytes() > maxBatched {
+		return s.updateAlone(ctx, c)
+	}
+	made, err := s.updates.Do(ctx, c)
+	if err == nil && !made.done {
+		return s.updateAlone(ctx, c)
+	}
+	return messages.SessionReply{Session: made.Session}, err
+}
+
+// beginUpdate is Update without waiting.
+func (s *Service) beginUpdate(d bus.Deferred[messages.SessionReply], tenant string, m messages.SessionUpdate) {
+	c := change{tenant, m}
+	alone := func(ctx context.Context) (messages.SessionReply, error) { return s.updateAlone(ctx, c) }
+	if c.bytes() > maxBatched {
+		d.Go(alone)
+		return
+	}
+	s.updates.Submit(d.Deadline(), c, func(made changed, err error) {
+		if err == nil && !made.done {
+			d.Go(alone)
+			return
+		}
+		d.Reply(messages.SessionReply{Session: made.Session}, err)
+	})
+}
+
+// updateAlone makes an update in a statement of its own, which waits for the lock of the session.
+func (s *Service) updateAlone(ctx context.Context, c change) (messages.SessionReply, error) {
 	if err := bus.Reserve(ctx, maxSessionBytes); err != nil {
 		return messages.SessionReply{}, err
 	}
-	return postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.SessionReply, error) {
+	return postgres.InStatement(ctx, s.pool, c.tenant, func(ctx context.Context, db postgres.Querier) (messages.SessionReply, error) {
 		var session messages.Session
-		v, err := update(ctx, db, tenant, m, &session)
+		v, err := update(ctx, db, c, &session)
 		if err == nil {
-			err = v.failure(m)
+			err = v.failure(c.SessionUpdate)
 		}
 		return messages.SessionReply{Session: session}, err
 	})
@@ -29,7 +60,7 @@ func (s *Service) Update(ctx context.Context, tenant string, m messages.SessionU
 
 // update merges under the lock of the row, so that of two at the same time the second goes on from what the first left. It
 // reads what it merged, measures it, and writes it only if all is well.
-func update(ctx context.Context, db postgres.Querier, tenant string, m messages.SessionUpdate, session *messages.Session) (verdict, error) {
+func update(ctx context.Context, db postgres.Querier, c change, session *messages.Session) (verdict, error) {
 	const sql = `
 		WITH ` + held + `, merged AS MATERIALIZED (
 			SELECT held.version, held.now, held.dies_at,
@@ -63,13 +94,9 @@ func update(ctx context.Context, db postgres.Querier, tenant string, m messages.
 		)
 		SELECT j.verdict, j.version, ` + columns + objects + `
 		FROM judged AS j, LATERAL (SELECT * FROM updated UNION ALL SELECT * FROM locked WHERE j.verdict <> '') AS s`
-	counted := 0
-	if m.CountInteraction {
-		counted = 1
-	}
 	args := []any{
-		tenant, m.SessionID, objectOr(m.Data, nil), objectOr(m.Metadata, nil), string(m.Merge), m.IfVersion,
-		messages.MaxSessionDataBytes, messages.MaxMetadataBytes, m.Renew == nil || *m.Renew, counted,
+		c.tenant, c.SessionID, objectOr(c.Data, nil), objectOr(c.Metadata, nil), string(c.Merge), c.IfVersion,
+		messages.MaxSessionDataBytes, messages.MaxMetadataBytes, c.renews(), c.count(),
 	}
 	var v verdict
 	err := db.QueryRow(ctx, sql, args...).Scan(append([]any{&v.kind, &v.version}, sessionTargets(session)...)...)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -16,9 +17,9 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-// TestWrongTokensRunTheSameStatement: whatever is wrong with a token, what is sent to PostgreSQL is one execution of one prepared
-// statement, of the same length.
-func TestWrongTokensRunTheSameStatement(t *testing.T) {
+// TestWrongTokensRunTheSameStatements: whatever is wrong with a token, what is sent to PostgreSQL is one execution of the statement
+// for current tokens and one of that for any, of the same length. The current token of a live session needs the first alone.
+func TestWrongTokensRunTheSameStatements(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	wire := newWire(t, f.url)
@@ -42,11 +43,16 @@ func TestWrongTokensRunTheSameStatement(t *testing.T) {
 		_, err := service.GetByToken(t.Context(), tenant, messages.SessionGetByToken{Token: token})
 		return wire.sent()[before:], err
 	}
-	_, err = look("the first prepares the statement")
+	_, err = look("the first prepares the statements")
 	requireGone(t, err)
-	want, err := look(live.Token)
+	right, err := look(live.Token)
 	require.NoError(t, err)
-	require.Len(t, want, 3, "bind, execute, sync")
+	require.Len(t, right, 3, "bind, execute, sync")
+	want, err := look(strings.Repeat("A", 43))
+	requireGone(t, err)
+	require.Len(t, want, 6, "twice")
+	require.Equal(t, right, want[:3])
+	require.NotEqual(t, right[0], want[3])
 	for name, token := range map[string]string{
 		"unknown": live.Token[1:] + "A", "malformed": "'; DROP TABLE", "expired": expired.Token, "expired and marked": marked.Token,
 		"deleted": deleted.Token, "replaced": replaced, "another tenant's": foreign.Token, "long": fmt.Sprintf("%0100000d", 7),
