@@ -44,7 +44,11 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, err)
 	list := func(ctx context.Context, db postgres.Querier, agentID, userID, label string) (int, error) {
 		at, id := postgres.Place{}.Before(highestID)
-		rows, err := db.Query(ctx, listSQL, postgres.PlanEachTime, acme, 20, at, id, agentID, userID, label, nil, nil)
+		sql := listOfAllSQL
+		if agentID != "" {
+			sql = listOfAgentSQL
+		}
+		rows, err := db.Query(ctx, sql, postgres.PlanEachTime, acme, 20, at, id, agentID, userID, label, nil, nil)
 		if err != nil {
 			return 0, err
 		}

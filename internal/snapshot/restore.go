@@ -32,7 +32,7 @@ func (s *Service) Restore(ctx context.Context, tenant string, m messages.Snapsho
 		if m.At != nil {
 			source, field = which{`snapshot_id = (
 				SELECT snapshot_id FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND created_at <= $3
-				ORDER BY created_at DESC, snapshot_id DESC LIMIT 1)`, []any{m.AgentID, *m.At}}, "at"
+				ORDER BY created_at DESC LIMIT 1)`, []any{m.AgentID, *m.At}}, "at"
 		}
 		if reply.Source, err = find(ctx, db, tenant, source, field); err != nil {
 			return reply, err

@@ -114,7 +114,7 @@ func newest(agentID, userID string) which {
 	}
 	return which{`snapshot_id = (
 		SELECT snapshot_id FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND user_id = $3
-		ORDER BY created_at DESC, snapshot_id DESC LIMIT 1)`, []any{agentID, userID}}
+		ORDER BY created_at DESC LIMIT 1)`, []any{agentID, userID}}
 }
 
 // find reads one snapshot.
