@@ -68,19 +68,24 @@ func (s *Service) store(ctx context.Context, a *addition, sent [][]Hash, ran *bo
 
 // moveHeads makes each snapshot the head of its agent, if the agent has the head that it wants now, what it relies on is there, and
 // it is not there itself. What it wants is in the column previous_id of the row that is proposed: NULL is any, NoSnapshot none.
-const moveHeads = `
+var moveHeads = `
 	INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, previous_id, last_at)
 	SELECT c.tenant, c.agent_id, c.snapshot_id, c.wanted, clock_timestamp()
 	FROM unnest($1::text[], $2::text[], $3::uuid[], $4::uuid[], $5::uuid[]) AS c (tenant, agent_id, snapshot_id, wanted, base)
-	WHERE NOT EXISTS (SELECT FROM morello.snapshot AS s WHERE s.tenant = c.tenant AND s.snapshot_id = c.snapshot_id)
-		AND (c.base IS NULL OR EXISTS (SELECT FROM morello.snapshot AS s WHERE s.tenant = c.tenant AND s.snapshot_id = c.base))
+	WHERE NOT ` + isThere(`c.snapshot_id`) + ` AND (c.base IS NULL OR ` + isThere(`c.base`) + `)
 		AND (c.wanted IS NULL OR c.wanted = '` + messages.NoSnapshot + `'
-			OR EXISTS (SELECT FROM morello.snapshot_head AS h WHERE h.tenant = c.tenant AND h.agent_id = c.agent_id))
+			OR coalesce((SELECT true FROM morello.snapshot_head AS h WHERE h.tenant = c.tenant AND h.agent_id = c.agent_id), false))
 	ORDER BY c.tenant COLLATE "C", c.agent_id COLLATE "C"
 	ON CONFLICT (tenant, agent_id) DO UPDATE
 		SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
 			last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
 		WHERE excluded.previous_id IS NULL OR excluded.previous_id = coalesce(h.snapshot_id, '` + messages.NoSnapshot + `')`
+
+// isThere asks for a snapshot of the tenant of the row c. Unlike EXISTS, and a join, it cannot be planned as one pass over the whole
+// table, which is the cheapest when the table is small, and is kept when it has grown.
+func isThere(id string) string {
+	return `coalesce((SELECT true FROM morello.snapshot AS s WHERE s.tenant = c.tenant AND s.snapshot_id = ` + id + `), false)`
+}
 
 // queueHeads moves heads, under whose locks all that follows happens.
 func queueHeads(batch *pgx.Batch, list []*addition) {
@@ -114,9 +119,7 @@ const storing = `
 	), stored AS (
 		INSERT INTO morello.snapshot_chunk AS c (tenant, hash, touched_at, encoding, nodes, leaves, body, text)
 		SELECT tenant, hash, clock_timestamp(), encoding, nodes, leaves, body, text FROM sent
-		WHERE NOT EXISTS (
-			SELECT FROM morello.snapshot_chunk AS c WHERE c.tenant = sent.tenant AND c.hash = sent.hash AND c.touched_at > ` + lately + `
-		)
+		WHERE coalesce((SELECT c.touched_at <= ` + lately + ` FROM morello.snapshot_chunk AS c WHERE c.tenant = sent.tenant AND c.hash = sent.hash), true)
 		ORDER BY tenant COLLATE "C", hash
 		ON CONFLICT (tenant, hash) DO UPDATE SET touched_at = excluded.touched_at WHERE c.touched_at <= ` + lately + `
 		RETURNING tenant, hash, CASE WHEN xmax = 0 THEN ` + chunkBytes + ` END AS bytes
@@ -152,7 +155,7 @@ func queueChunks(batch *pgx.Batch, a *addition, hashes []Hash) {
 
 // snapshotsSQL writes the last chunks and the snapshots of those creations whose heads were moved, and returns what was decided of
 // them. The parent is the head before if the request names none. It ends the transaction if a base is not there any more.
-const snapshotsSQL = `
+var snapshotsSQL = `
 	WITH creation AS MATERIALIZED (
 		SELECT 1::bigint << (c.n - 1)::integer AS bit, c.*, h.last_at,
 			coalesce(c.parent_id, nullif(h.previous_id, '` + messages.NoSnapshot + `')) AS follows
@@ -160,12 +163,11 @@ const snapshotsSQL = `
 				$18::bytea[], $19::bytea[], $20::bigint[], $21::bigint[], $22::boolean[], $23::uuid[])
 			WITH ORDINALITY AS c (tenant, agent_id, snapshot_id, user_id, parent_id, label, metadata, vector_ids, size_bytes,
 				content_hash, document_sha256, document_bytes, before, partially_indexed, base, n)
-		JOIN morello.snapshot_head AS h ON h.tenant = c.tenant AND h.agent_id = c.agent_id AND h.snapshot_id = c.snapshot_id
+		JOIN LATERAL (SELECT * FROM morello.snapshot_head AS h WHERE h.tenant = c.tenant AND h.agent_id = c.agent_id OFFSET 0) AS h
+			ON h.snapshot_id = c.snapshot_id
 	), ` + storing + `, checked AS MATERIALIZED (
-		SELECT CASE WHEN EXISTS (
-			SELECT FROM creation AS c WHERE c.base IS NOT NULL
-				AND NOT EXISTS (SELECT FROM morello.snapshot AS s WHERE s.tenant = c.tenant AND s.snapshot_id = c.base)
-		) THEN morello.refuse('` + baseMissing + `') END
+		SELECT CASE WHEN EXISTS (SELECT FROM creation AS c WHERE c.base IS NOT NULL AND NOT ` + isThere(`c.base`) + `)
+			THEN morello.refuse('` + baseMissing + `') END
 	), made AS (
 		INSERT INTO morello.snapshot (
 			tenant, snapshot_id, agent_id, user_id, parent_id, ancestor_id, label, metadata, vector_ids, size_bytes,

@@ -15,8 +15,6 @@ const (
 	smallAddition = 64 << 10
 	// maxTogether is how many creations are stored together: each has a bit of a bigint that is not the sign.
 	maxTogether = 32
-	// togetherSlots is how many transactions store creations at a time: while PostgreSQL is at work on one, the next gathers.
-	togetherSlots = 2
 )
 
 // errAlone says that a creation is to be stored by itself: the transaction with the others has failed, or it was left out.
@@ -25,8 +23,8 @@ var errAlone = errors.New("to be stored alone")
 // newTogether returns the batcher of small creations. Of an agent a batch has one, because each follows the one before.
 func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
-		MaxItems: maxTogether, Slots: togetherSlots,
-		Key: func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
+		MaxItems: maxTogether,
+		Key:      func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {
 		return storeTogether(ctx, pool, list, results)
@@ -49,7 +47,7 @@ func fitsTogether(ctx context.Context, sent [][]Hash, made *tree) bool {
 // for what one of them holds or meets, nothing is stored, and all are to be stored alone: each then gets its own answer.
 func storeTogether(ctx context.Context, pool *postgres.Pool, list []*addition, results []postgres.Result[messages.Snapshot]) error {
 	// Who waits for a head holds those of the others. So it waits for what takes a moment, and not for a large creation.
-	const impatient = `SELECT set_config('lock_timeout', '100ms', true)`
+	const impatient = `SELECT set_config('lock_timeout', '50ms', true)`
 	snapshots := make([]messages.Snapshot, len(list))
 	err := pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
 		batch := &pgx.Batch{}
