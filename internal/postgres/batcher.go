@@ -29,6 +29,8 @@ type BatcherConfig[In any] struct {
 	MaxBytes int
 	// Bytes is the size of an item. Defaults to 0 for all.
 	Bytes func(In) int
+	// Key tells items apart of which one batch takes no two: those of a key come one by one, in their order. Defaults to none.
+	Key func(In) any
 	// MaxWaiting bounds the items that wait; over it they are overloaded. Defaults to 8192.
 	MaxWaiting int
 	// Slots is how many batches run at once at most, and Crowd how many items must wait for one to start beside another: fewer
@@ -215,23 +217,35 @@ func (b *Batcher[In, Out]) take() (batch, late []batchItem[In, Out]) {
 	defer b.mu.Unlock()
 	b.answering.Add(1)
 	now := time.Now()
-	taken, bytes := 0, 0
+	at, bytes := 0, 0
+	var taken map[any]bool // keys
+	if b.cfg.Key != nil {
+		taken = map[any]bool{}
+	}
 	batch = make([]batchItem[In, Out], 0, min(len(b.waiting), b.cfg.MaxItems))
-	for i := range b.waiting {
-		item := &b.waiting[i]
+	left := b.spare[:0] // what is left moves into the memory of the queue before
+	for ; at < len(b.waiting); at++ {
+		item := &b.waiting[at]
 		if item.gone(now) {
 			late = append(late, *item)
-			taken++
 			continue
 		}
 		size := b.cfg.Bytes(item.in)
 		if len(batch) == b.cfg.MaxItems || len(batch) > 0 && bytes+size > b.cfg.MaxBytes {
 			break
 		}
-		batch, bytes, taken = append(batch, *item), bytes+size, taken+1
+		if taken != nil {
+			key := b.cfg.Key(item.in)
+			if taken[key] {
+				left = append(left, *item)
+				continue
+			}
+			taken[key] = true
+		}
+		batch, bytes = append(batch, *item), bytes+size
 	}
-	// What is left moves into the memory of the queue before, and this one's is emptied for the next.
-	left := append(b.spare[:0], b.waiting[taken:]...)
+	left = append(left, b.waiting[at:]...)
+	// This queue's memory is emptied for the next.
 	clear(b.waiting)
 	b.waiting, b.spare = left, b.waiting[:0]
 	return batch, late

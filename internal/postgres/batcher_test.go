@@ -31,6 +31,9 @@ func TestBatcherModel(t *testing.T) {
 			MaxItems: rapid.IntRange(1, 8).Draw(t, "items"), MaxBytes: rapid.IntRange(1, 40).Draw(t, "bytes"),
 			Slots: rapid.IntRange(1, 3).Draw(t, "slots"), Crowd: rapid.IntRange(1, 4).Draw(t, "others"), Bytes: func(i item) int { return i.bytes },
 		}
+		if keys := rapid.IntRange(0, 5).Draw(t, "keys"); keys > 0 {
+			cfg.Key = func(i item) any { return i.n % keys }
+		}
 		crowd := rapid.SliceOfN(rapid.Custom(drawItem), 1, 40).Draw(t, "crowd")
 		closeAfter := rapid.IntRange(0, 2*len(crowd)).Draw(t, "close after")
 		run := &recordingRun{cfg: cfg}
@@ -105,6 +108,14 @@ func (r *recordingRun) run(_ context.Context, items []item, results []Result[int
 	}
 	if len(items) > r.cfg.MaxItems || len(items) > 1 && bytes > r.cfg.MaxBytes {
 		r.note("a batch of %d items and %d bytes", len(items), bytes)
+	}
+	keys := map[any]bool{}
+	for _, i := range items {
+		if r.cfg.Key != nil && keys[r.cfg.Key(i)] {
+			r.note("two items of one key in a batch")
+		} else if r.cfg.Key != nil {
+			keys[r.cfg.Key(i)] = true
+		}
 	}
 	for _, i := range items { // as a statement does: nothing is applied when one item is at fault
 		switch i.kind {
@@ -256,6 +267,30 @@ func TestBatcherBoundsWhatWaits(t *testing.T) {
 	require.Equal(t, messages.CodeOverloaded, AsCode(err))
 	close(release)
 	callers.Wait()
+	b.Close()
+}
+
+// Items of one key come one by one and in their order, and keep the others from nothing.
+func TestBatcherTakesNoTwoOfAKey(t *testing.T) {
+	t.Parallel()
+	release := make(chan struct{})
+	batches := make(chan []int, 10)
+	b := NewBatcher(BatcherConfig[int]{Key: func(n int) any { return n / 10 }}, func(_ context.Context, items []int, _ []Result[int]) error {
+		batches <- items
+		<-release
+		return nil
+	})
+	deadline := time.Now().Add(waitFor)
+	b.Submit(deadline, 0, func(int, error) {})
+	require.Equal(t, []int{0}, <-batches)
+	for _, n := range []int{10, 11, 12, 20, 13, 30} {
+		b.Submit(deadline, n, func(int, error) {})
+	}
+	for _, want := range [][]int{{10, 20, 30}, {11}, {12}, {13}} {
+		release <- struct{}{}
+		require.Equal(t, want, <-batches)
+	}
+	release <- struct{}{}
 	b.Close()
 }
 

@@ -30,6 +30,14 @@ func (b *base) has(hash Hash) bool {
 	return found
 }
 
+// id returns the id of the snapshot; nil of no base.
+func (b *base) id() *string {
+	if b == nil {
+		return nil
+	}
+	return &b.snapshotID
+}
+
 // bases remembers the last known snapshots of the agents that were used most recently, within a bound of memory. What it
 // says may be old: the statement that relies on a base locks its snapshot.
 type bases struct {

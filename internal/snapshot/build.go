@@ -13,6 +13,9 @@ const (
 	shortString = 64
 	// inlineValue is how large a value, encoded, may be to stay in the chunk of what holds it.
 	inlineValue = 128
+	// inlineRefs is how many references such a value may have in addition. A list that grows is written anew with what holds it
+	// in any case, and a chunk of its own takes as much room as some references.
+	inlineRefs = 16
 	// wholeNode is how large an array or an object, encoded, may be without being cut into runs.
 	wholeNode = 2048
 	// Runs have minRun bytes, and on the average runTarget more; maxRun ends one in any case. In a list that grows at its end
@@ -97,6 +100,16 @@ func (r *run) ref(p piece) {
 	r.size += p.size
 	r.bytes += refBytes
 	r.pieces = append(r.pieces, p)
+}
+
+// refs counts the references of a run.
+func (r *run) refs() (n int) {
+	for i := range r.pieces {
+		if r.pieces[i].kind != literal {
+			n++
+		}
+	}
+	return n
 }
 
 // add appends the pieces of a run.
@@ -263,7 +276,7 @@ func (b *builder) child(dst *run, pos int) (end int) {
 	}
 	v := b.takeRun()
 	end = b.value(&v, pos)
-	if v.bytes > inlineValue {
+	if refs := v.refs(); refs > inlineRefs || v.bytes-refs*refBytes > inlineValue {
 		dst.ref(b.emit(&v, value))
 	} else {
 		dst.add(&v)

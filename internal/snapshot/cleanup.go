@@ -73,18 +73,18 @@ const spareSQL = `
 	LATERAL (
 		SELECT s.snapshot_id, s.stored_bytes FROM morello.snapshot AS s
 		WHERE s.tenant = agent.tenant AND s.agent_id = agent.agent_id AND s.created_at < clock_timestamp() - make_interval(secs => $2)
-			AND ($3 = 0 OR (s.created_at, s.snapshot_id) < (
-				SELECT n.created_at, n.snapshot_id FROM morello.snapshot AS n WHERE n.tenant = agent.tenant AND n.agent_id = agent.agent_id
-				ORDER BY n.created_at DESC, n.snapshot_id DESC OFFSET greatest($3 - 1, 0) LIMIT 1))
+			AND ($3 = 0 OR s.created_at < (
+				SELECT n.created_at FROM morello.snapshot AS n WHERE n.tenant = agent.tenant AND n.agent_id = agent.agent_id
+				ORDER BY n.created_at DESC OFFSET greatest($3 - 1, 0) LIMIT 1))
 			AND s.label IS DISTINCT FROM '` + messages.PinnedLabel + `' AND s.snapshot_id IS DISTINCT FROM agent.snapshot_id
-		ORDER BY s.created_at, s.snapshot_id LIMIT $4
+		ORDER BY s.created_at LIMIT $4
 	) AS spare`
 
 // keptSQL counts the old ones among the newest of an agent.
 const keptSQL = `(
 	SELECT count(*) FROM (
 		SELECT n.created_at FROM morello.snapshot AS n WHERE n.tenant = agent.tenant AND n.agent_id = agent.agent_id
-		ORDER BY n.created_at DESC, n.snapshot_id DESC LIMIT $3
+		ORDER BY n.created_at DESC LIMIT $3
 	) AS newest WHERE created_at < clock_timestamp() - make_interval(secs => $2))`
 
 // countOld counts what a clean-up would do at this moment.

@@ -1,12 +1,12 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -18,25 +18,14 @@ import (
 	"github.com/ai-cherry/morello/messages"
 )
 
-const (
-	// createAttempts: the second one knows what the first relied on in vain; a third is for a deletion in between.
-	createAttempts = 3
-	// maxSent bounds what one statement writes, in bytes before they are encoded; larger snapshots take several, in one transaction.
-	maxSent = 4 << 20
-)
+// createAttempts: the second one knows what the first relied on in vain; a third is for a deletion in between.
+const createAttempts = 3
 
-// grace is how long a chunk that no snapshot holds stays after it was touched. What was touched within half of it may be relied
-// on.
-const (
-	grace  = `interval '1 hour'`
-	lately = `clock_timestamp() - ` + grace + ` / 2`
-)
+// errNotMade says that a creation was refused, as moveHeads has it.
+var errNotMade = errors.New("the snapshot was not made")
 
-// SQLSTATEs of the refusals of queueSnapshot.
-const (
-	headMoved   = "MO001"
-	baseMissing = "MO002"
-)
+// errOutdated says that what a creation relied on is not there any more.
+var errOutdated = errors.New("the base is gone")
 
 // creation is a snapshot that is to be stored.
 type creation struct {
@@ -70,7 +59,7 @@ func (s *Service) Create(ctx context.Context, tenant string, m messages.Snapshot
 	for attempt := 1; ; attempt++ {
 		reply, err := s.tryCreate(ctx, c)
 		switch {
-		case postgres.SQLState(err) != baseMissing:
+		case !errors.Is(err, errOutdated):
 			return reply, err
 		case attempt == createAttempts:
 			return reply, messages.Unavailable("the snapshots that it follows are being deleted", messages.OutcomeNotApplied, err)
@@ -99,26 +88,45 @@ func (s *Service) readData(ctx context.Context, c *creation) (err error) {
 
 // tryCreate cuts the document, and stores what the base of the agent lacks.
 func (s *Service) tryCreate(ctx context.Context, c *creation) (messages.SnapshotReply, error) {
-	agent := agentKey{c.tenant, c.AgentID}
 	base, err := s.baseFor(ctx, c)
 	if err != nil {
 		return messages.SnapshotReply{}, err
 	}
-	made := build(c.document, base.has)
+	a := &addition{creation: c, made: build(c.document, base.has), base: base}
+	sent := divide(a.made)
+	if fitsTogether(ctx, sent, a.made) {
+		a.last = sent[0]
+		snapshot, err := s.together.Do(ctx, a)
+		if err == nil {
+			s.created(a, snapshot)
+		}
+		if !errors.Is(err, errAlone) {
+			return messages.SnapshotReply{Snapshot: snapshot}, err
+		}
+	}
 	ran := false
-	reply, err := s.store(ctx, c, made, base, &ran)
+	reply, err := s.store(ctx, a, sent, &ran)
 	switch {
 	case err == nil && ran:
-		s.bases.put(agent, newBase(reply.Snapshot.SnapshotID, made.hashes))
-		bus.Emit(s.cfg.Events, messages.SnapshotCreatedEvent, c.tenant, ref(reply.Snapshot))
-	case postgres.ViolatedConstraint(err) == "snapshot_pkey":
-		return s.repeated(ctx, c, made.root, err)
-	case postgres.SQLState(err) == headMoved:
-		return s.overtaken(ctx, c, made.root)
+		s.created(a, reply.Snapshot)
+	case postgres.ViolatedConstraint(err) == "snapshot_pkey", errors.Is(err, errNotMade):
+		return s.refused(ctx, a, err)
 	case postgres.SQLState(err) == baseMissing:
-		s.bases.forget(agent)
+		return reply, s.outdated(a, err)
 	}
 	return reply, err
+}
+
+// created notes and tells that a snapshot was stored.
+func (s *Service) created(a *addition, snapshot messages.Snapshot) {
+	s.bases.put(agentKey{a.tenant, a.AgentID}, newBase(snapshot.SnapshotID, a.made.hashes))
+	bus.Emit(s.cfg.Events, messages.SnapshotCreatedEvent, a.tenant, ref(snapshot))
+}
+
+// outdated forgets the base of an agent.
+func (s *Service) outdated(a *addition, cause error) error {
+	s.bases.forget(agentKey{a.tenant, a.AgentID})
+	return fmt.Errorf("%w: %w", errOutdated, cause)
 }
 
 // baseFor returns the snapshot whose chunks need not be sent: the parent that the request names, or what is known to be, or to
@@ -176,208 +184,46 @@ func readBase(ctx context.Context, db postgres.Querier, tenant, agentID string, 
 	return newBase(id, hashes), nil
 }
 
-// store writes the snapshot: in one round trip, if it is not large. ran tells that it did, and not an earlier request with the
-// same idempotency key.
-func (s *Service) store(ctx context.Context, c *creation, made *tree, base *base, ran *bool) (messages.SnapshotReply, error) {
-	sent := divide(made)
-	in := postgres.InStatement[messages.SnapshotReply]
-	if len(sent) > 1 {
-		in = postgres.InTx[messages.SnapshotReply]
-	}
-	return in(ctx, s.pool, c.tenant, func(ctx context.Context, db postgres.Querier) (messages.SnapshotReply, error) {
-		*ran = true
-		batch := &pgx.Batch{}
-		queueHead(batch, c)
-		last := len(sent) - 1
-		var before int64 // bytes that the sendings before the last added
-		for _, hashes := range sent[:last] {
-			queueChunks(batch, c, newSending(made, hashes), &before)
-			if err := db.SendBatch(ctx, batch).Close(); err != nil {
-				return messages.SnapshotReply{}, err
-			}
-			batch = &pgx.Batch{}
-		}
-		snapshot := c.snapshot(made)
-		queueSnapshot(batch, c, base, newSending(made, sent[last]), before, &snapshot)
-		err := db.SendBatch(ctx, batch).Close()
-		return messages.SnapshotReply{Snapshot: snapshot}, err
-	})
-}
-
-// snapshot is what the request says of the snapshot, and what the document does. The rest is decided by the statement.
-func (c *creation) snapshot(made *tree) messages.Snapshot {
-	metadata := c.Metadata
-	if metadata.Kind() != '{' {
-		metadata = jsontext.Value(`{}`)
-	}
+// snapshot is what the request says of the snapshot, and what the document does. The rest is decided when it is stored.
+func (a *addition) snapshot() messages.Snapshot {
 	return messages.Snapshot{
-		SnapshotID: c.SnapshotID, AgentID: c.AgentID, UserID: c.UserID, Label: c.Label, Metadata: metadata,
-		VectorIDs: append([]string{}, c.VectorIDs...), ContentHash: made.root.String(), DocumentSHA256: hex.EncodeToString(c.sha256[:]),
-		SizeBytes: int64(len(c.document)), PartiallyIndexed: made.partiallyIndexed,
+		SnapshotID: a.SnapshotID, AgentID: a.AgentID, UserID: a.UserID, Label: a.Label, Metadata: a.metadata(),
+		VectorIDs: append([]string{}, a.VectorIDs...), ContentHash: a.made.root.String(), DocumentSHA256: hex.EncodeToString(a.sha256[:]),
+		SizeBytes: int64(len(a.document)), PartiallyIndexed: a.made.partiallyIndexed,
 	}
 }
 
-// moveHead makes the snapshot $3 the head of the agent $2, if its head is $4 now, or whatever it is when that is empty.
-const moveHead = `
-	INSERT INTO morello.snapshot_head AS h (tenant, agent_id, snapshot_id, last_at)
-	SELECT $1, $2, $3::uuid, clock_timestamp()
-	WHERE $4 IN ('', '` + messages.NoSnapshot + `') OR EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2)
-	ON CONFLICT (tenant, agent_id) DO UPDATE
-		SET snapshot_id = excluded.snapshot_id, previous_id = h.snapshot_id,
-			last_at = greatest(clock_timestamp(), h.last_at + interval '1 microsecond')
-		WHERE $4 = '' OR coalesce(h.snapshot_id::text, '` + messages.NoSnapshot + `') = lower($4)`
-
-// queueHead moves the head, under whose lock all that follows happens, unless it is not the one that the request wants.
-func queueHead(batch *pgx.Batch, c *creation) {
-	postgres.PinPlans(batch)
-	batch.Queue(moveHead, c.tenant, c.AgentID, c.SnapshotID, c.IfHead)
+func (c *creation) metadata() jsontext.Value {
+	if c.Metadata.Kind() != '{' {
+		return jsontext.Value(`{}`)
+	}
+	return c.Metadata
 }
 
-// relies are the snapshots that must be there: the base, and the parent that the request names.
-func (c *creation) relies(base *base) []string {
-	needed := []string{}
-	if base != nil {
-		needed = append(needed, base.snapshotID)
-	}
-	if c.ParentID != "" && !slices.Contains(needed, c.ParentID) {
-		needed = append(needed, c.ParentID)
-	}
-	return needed
-}
-
-// storing writes the chunks in the arguments $3 to $8 that the tenant does not have, and touches those that were not touched
-// lately, as the package comment explains. It takes them in the order of their hashes, so that two creations with the same chunks never wait
-// for each other in a circle. It also notes that the agent has the texts.
-const (
-	storing = `
-		sent AS MATERIALIZED (
-			SELECT * FROM unnest($3::bytea[], $4::smallint[], $5::bytea[], $6::bytea[], $7::bytea[], $8::text[])
-				AS sent (hash, encoding, nodes, leaves, body, text)
-		), stored AS (
-			INSERT INTO morello.snapshot_chunk AS c (tenant, hash, touched_at, encoding, nodes, leaves, body, text)
-			SELECT $1, hash, clock_timestamp(), encoding, nodes, leaves, body, text FROM sent
-			WHERE NOT EXISTS (
-				SELECT FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = sent.hash AND c.touched_at > ` + lately + `
-			)
-			ORDER BY hash
-			ON CONFLICT (tenant, hash) DO UPDATE SET touched_at = excluded.touched_at WHERE c.touched_at <= ` + lately + `
-			RETURNING xmax = 0 AS added, ` + chunkBytes + ` AS bytes
-		), found_by AS (
-			INSERT INTO morello.snapshot_text (tenant, hash, agent_id)
-			SELECT $1, hash, $2 FROM sent WHERE text IS NOT NULL ORDER BY hash
-			ON CONFLICT DO NOTHING
-		)`
-	addedBytes = `(SELECT coalesce(sum(bytes), 0) FROM stored WHERE added)`
-)
-
-// divide returns the chunks of a tree that were not known, in the order of their hashes, by the statements that write them. There is
-// one at least.
-func divide(made *tree) [][]Hash {
-	all := slices.SortedFunc(maps.Keys(made.fresh), compareHashes)
-	var sent [][]Hash
-	first, bytes := 0, 0
-	for i, hash := range all {
-		if bytes > maxSent {
-			sent = append(sent, all[first:i])
-			first, bytes = i, 0
+// refused answers a creation that was not stored: with the snapshot of its id if that is the same, as of a request that is repeated;
+// with the head's name if it wants another; otherwise it has relied on what is not there any more.
+func (s *Service) refused(ctx context.Context, a *addition, cause error) (messages.SnapshotReply, error) {
+	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (reply messages.SnapshotReply, err error) {
+		const sql = `SELECT coalesce((SELECT snapshot_id::text FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2), '')`
+		reply.Snapshot, err = find(ctx, db, a.tenant, byID(a.SnapshotID), "snapshot_id")
+		isTaken := err == nil
+		if isTaken && reply.Snapshot.AgentID == a.AgentID && rootOf(reply.Snapshot) == a.made.root {
+			return reply, nil
 		}
-		bytes += made.fresh[hash].size()
-	}
-	return append(sent, all[first:])
-}
-
-// sending is the chunks that one statement writes, by column. They are encoded when their turn comes: all at once they would be
-// the document once more.
-type sending struct {
-	hashes        [][]byte
-	encodings     []int16
-	nodes, leaves [][]byte
-	bodies        [][]byte
-	texts         []*string
-}
-
-func newSending(made *tree, hashes []Hash) *sending {
-	s := &sending{}
-	for _, hash := range hashes {
-		r := encode(hash, made.fresh[hash])
-		s.hashes, s.encodings = append(s.hashes, r.Hash), append(s.encodings, int16(r.Encoding))
-		s.nodes, s.leaves = append(s.nodes, r.Nodes), append(s.leaves, r.Leaves)
-		s.bodies, s.texts = append(s.bodies, r.Body), append(s.texts, r.Text)
-	}
-	return s
-}
-
-func (s *sending) args(c *creation, more ...any) []any {
-	return append([]any{c.tenant, c.AgentID, s.hashes, s.encodings, s.nodes, s.leaves, s.bodies, s.texts}, more...)
-}
-
-// queueChunks writes chunks, and adds up what they cost.
-func queueChunks(batch *pgx.Batch, c *creation, s *sending, added *int64) {
-	batch.Queue(`WITH `+storing+` SELECT `+addedBytes, s.args(c)...).QueryRow(func(row pgx.Row) error {
-		var bytes int64
-		err := row.Scan(&bytes)
-		*added += bytes
-		return err
-	})
-}
-
-// queueSnapshot writes the last chunks and the snapshot, whose parent is the head before if the request names none. It locks what
-// the creation relies on until the commit, and refuses if that is gone or the head was not moved.
-func queueSnapshot(batch *pgx.Batch, c *creation, base *base, s *sending, before int64, made *messages.Snapshot) {
-	const sql = `
-		WITH ` + storing + `, locked AS MATERIALIZED (
-			SELECT FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = ANY ($20::uuid[])
-			FOR KEY SHARE
-		), checked AS MATERIALIZED (
-			SELECT CASE
-				WHEN NOT EXISTS (SELECT FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2 AND snapshot_id = $9::uuid)
-					THEN morello.refuse('` + headMoved + `')
-				WHEN (SELECT count(*) FROM locked) < cardinality($20::uuid[]) THEN morello.refuse('` + baseMissing + `')
-			END
-		), made AS (
-			INSERT INTO morello.snapshot (
-				tenant, snapshot_id, agent_id, user_id, parent_id, ancestor_id, label, metadata, vector_ids, size_bytes,
-				content_hash, document_sha256, document_bytes, stored_bytes, partially_indexed, restored_from, created_at)
-			SELECT $1, $9::uuid, $2, nullif($10, ''), coalesce(nullif($11, '')::uuid, h.previous_id), coalesce(nullif($11, '')::uuid, h.previous_id),
-				nullif($12, ''), $13::text::jsonb, $14, octet_length($13::text) + octet_length(array_to_string($14::text[], '')),
-				decode($15, 'hex'), $16, $17, $18::bigint + ` + addedBytes + `, $19, NULL, h.last_at
-			FROM morello.snapshot_head AS h WHERE h.tenant = $1 AND h.agent_id = $2
-			RETURNING coalesce(parent_id::text, '') AS parent_id, stored_bytes, created_at, metadata
-		)
-		SELECT parent_id, stored_bytes, created_at, metadata FROM checked LEFT JOIN made ON true`
-	args := s.args(c, made.SnapshotID, made.UserID, c.ParentID, made.Label, string(made.Metadata), made.VectorIDs,
-		made.ContentHash, c.sha256[:], made.SizeBytes, before, made.PartiallyIndexed, c.relies(base))
-	batch.Queue(sql, args...).QueryRow(func(row pgx.Row) error {
-		return row.Scan(&made.ParentID, &made.StoredBytes, &made.CreatedAt, (*[]byte)(&made.Metadata))
-	})
-}
-
-// repeated answers a request whose snapshot_id is taken: with that snapshot if it is the same, which changes nothing.
-func (s *Service) repeated(ctx context.Context, c *creation, root Hash, cause error) (messages.SnapshotReply, error) {
-	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (messages.SnapshotReply, error) {
-		found, err := find(ctx, db, c.tenant, byID(c.SnapshotID), "snapshot_id")
-		if err == nil && (found.AgentID != c.AgentID || rootOf(found) != root) {
-			err = &messages.Error{
+		var head string
+		if err = db.QueryRow(ctx, sql, a.tenant, a.AgentID).Scan(&head); err != nil {
+			return reply, err
+		}
+		switch {
+		case a.IfHead != "" && !strings.EqualFold(a.IfHead, cmp.Or(head, messages.NoSnapshot)):
+			return messages.SnapshotReply{}, headConflict(head)
+		case isTaken:
+			return messages.SnapshotReply{}, &messages.Error{
 				Code: messages.CodeConflict, Message: "is that of a snapshot with other content already",
 				Details: messages.ErrorDetails{Field: "snapshot_id"}, Cause: cause,
 			}
 		}
-		return messages.SnapshotReply{Snapshot: found}, err
-	})
-}
-
-// overtaken answers a request that wants another head than there is: with the head's name, unless it is its own repetition.
-func (s *Service) overtaken(ctx context.Context, c *creation, root Hash) (messages.SnapshotReply, error) {
-	if reply, err := s.repeated(ctx, c, root, nil); err == nil {
-		return reply, nil
-	}
-	return postgres.Read(ctx, s.pool, func(ctx context.Context, db postgres.Querier) (reply messages.SnapshotReply, err error) {
-		const sql = `SELECT coalesce((SELECT snapshot_id::text FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2), '')`
-		var head string
-		if err = db.QueryRow(ctx, sql, c.tenant, c.AgentID).Scan(&head); err == nil {
-			err = headConflict(head)
-		}
-		return reply, err
+		return messages.SnapshotReply{}, s.outdated(a, cause)
 	})
 }
 

@@ -80,7 +80,7 @@ func remove(ctx context.Context, db postgres.Querier, tenant string, ids []strin
 // more. Who deletes an agent with what is its calls it until there are none. It publishes nothing.
 func DeleteOfAgent(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
 	const oldest = `
-		SELECT snapshot_id::text FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at, snapshot_id LIMIT $3`
+		SELECT snapshot_id::text FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at LIMIT $3`
 	if err := lockHeads(ctx, db, tenant, []string{agentID}); err != nil {
 		return 0, false, err
 	}

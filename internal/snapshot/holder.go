@@ -23,7 +23,6 @@ type held struct {
 // walk goes back through the snapshots of an agent.
 type walk struct {
 	at   pgtype.Timestamptz
-	id   string
 	left []held
 }
 
@@ -40,7 +39,7 @@ func holders(ctx context.Context, db postgres.Querier, tenant, userID string, hi
 	walks := map[string]*walk{}
 	for _, h := range hits {
 		if walks[h.AgentID] == nil {
-			walks[h.AgentID] = &walk{at: pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}, id: highestID}
+			walks[h.AgentID] = &walk{at: pgtype.Timestamptz{InfinityModifier: pgtype.Infinity, Valid: true}}
 		}
 		walks[h.AgentID].left = append(walks[h.AgentID].left, held{h.AgentID, Hash(h.Hash)})
 	}
@@ -63,7 +62,7 @@ func advance(walks map[string]*walk, candidates []candidate, inner map[Hash][]Ha
 	for _, c := range candidates {
 		w := walks[c.agentID]
 		seen[c.agentID]++
-		w.at, w.id = c.at, c.id
+		w.at = c.at
 		w.left = slices.DeleteFunc(w.left, func(h held) bool {
 			holds := search.holds(c.root, h.hash)
 			if holds {
@@ -103,21 +102,21 @@ func readCandidates(
 	ctx context.Context, db postgres.Querier, tenant, userID string, walks map[string]*walk, window int,
 ) (candidates []candidate, inner map[Hash][]Hash, err error) {
 	const next = `
-		FROM unnest($2::text[], $3::timestamptz[], $4::uuid[]) AS agent (agent_id, at, id), LATERAL (
+		FROM unnest($2::text[], $3::timestamptz[]) AS agent (agent_id, at), LATERAL (
 			SELECT s.snapshot_id, s.agent_id, s.content_hash, s.created_at FROM morello.snapshot AS s
-			WHERE s.tenant = $1 AND s.agent_id = agent.agent_id AND (s.created_at, s.snapshot_id) < (agent.at, agent.id)
-				AND ($5 = '' OR s.user_id = $5)
-			ORDER BY s.created_at DESC, s.snapshot_id DESC LIMIT $6
+			WHERE s.tenant = $1 AND s.agent_id = agent.agent_id AND s.created_at < agent.at
+				AND ($4 = '' OR s.user_id = $4)
+			ORDER BY s.created_at DESC LIMIT $5
 		) AS s`
-	var agents, ids []string
+	var agents []string
 	var ats []pgtype.Timestamptz
 	for agentID, w := range walks {
-		agents, ats, ids = append(agents, agentID), append(ats, w.at), append(ids, w.id)
+		agents, ats = append(agents, agentID), append(ats, w.at)
 	}
-	args := []any{tenant, agents, ats, ids, userID, window}
+	args := []any{tenant, agents, ats, userID, window}
 	inner = map[Hash][]Hash{}
 	batch := &pgx.Batch{}
-	batch.Queue(`SELECT s.snapshot_id::text, s.agent_id, s.content_hash, s.created_at`+next+` ORDER BY s.created_at DESC, s.snapshot_id DESC`, args...).
+	batch.Queue(`SELECT s.snapshot_id::text, s.agent_id, s.content_hash, s.created_at`+next+` ORDER BY s.created_at DESC`, args...).
 		Query(func(rows pgx.Rows) (err error) {
 			candidates, err = pgx.CollectRows(rows, func(row pgx.CollectableRow) (c candidate, err error) {
 				var root []byte

@@ -16,11 +16,19 @@ func placeOf(last messages.Snapshot) postgres.Place {
 	return postgres.Place{At: last.CreatedAt, ID: last.SnapshotID}
 }
 
-var listSQL = postgres.PageSQL(columns, `created_at DESC, snapshot_id DESC`, `
+// Snapshots of one agent are of different times, so that an index has their order without their ids.
+var (
+	listOfAgentSQL = listSQL(`created_at DESC`)
+	listOfAllSQL   = listSQL(`created_at DESC, snapshot_id DESC`)
+)
+
+func listSQL(order string) string {
+	return postgres.PageSQL(columns, order, `
 	SELECT * FROM morello.snapshot
 	WHERE tenant = $1 AND (created_at, snapshot_id) < ($3, $4::uuid)
 		AND ($5 = '' OR agent_id = $5) AND ($6 = '' OR user_id = $6) AND ($7 = '' OR label = $7)
 		AND ($8::timestamptz IS NULL OR created_at > $8) AND ($9::timestamptz IS NULL OR created_at < $9)`)
+}
 
 // List lists snapshots, newest first: a range of the index of the filters.
 func (s *Service) List(ctx context.Context, tenant string, m messages.SnapshotList) (messages.SnapshotListReply, error) {
@@ -32,7 +40,11 @@ func (s *Service) List(ctx context.Context, tenant string, m messages.SnapshotLi
 	found, next, err := postgres.ReadPage(ctx, s.pool, postgres.Listing{Operation: messages.SnapshotListEndpoint.Name, Tenant: tenant, Filters: filters}, m.Cursor,
 		func(ctx context.Context, db postgres.Querier, from postgres.Place) ([]messages.Snapshot, bool, error) {
 			at, id := from.Before(highestID)
-			rows, err := db.Query(ctx, listSQL, postgres.PlanEachTime, tenant, m.Size(), at, id, m.AgentID, m.UserID, m.Label, m.CreatedAfter, m.CreatedBefore)
+			sql := listOfAllSQL
+			if m.AgentID != "" {
+				sql = listOfAgentSQL
+			}
+			rows, err := db.Query(ctx, sql, postgres.PlanEachTime, tenant, m.Size(), at, id, m.AgentID, m.UserID, m.Label, m.CreatedAfter, m.CreatedBefore)
 			if err != nil {
 				return nil, false, err
 			}

@@ -44,7 +44,11 @@ func TestPlans(t *testing.T) {
 	require.NoError(t, err)
 	list := func(ctx context.Context, db postgres.Querier, agentID, userID, label string) (int, error) {
 		at, id := postgres.Place{}.Before(highestID)
-		rows, err := db.Query(ctx, listSQL, postgres.PlanEachTime, acme, 20, at, id, agentID, userID, label, nil, nil)
+		sql := listOfAllSQL
+		if agentID != "" {
+			sql = listOfAgentSQL
+		}
+		rows, err := db.Query(ctx, sql, postgres.PlanEachTime, acme, 20, at, id, agentID, userID, label, nil, nil)
 		if err != nil {
 			return 0, err
 		}
@@ -83,11 +87,12 @@ func TestPlans(t *testing.T) {
 		"create": {120, 1, func(ctx context.Context, db postgres.Querier) (int, error) {
 			c := &creation{SnapshotCreate: messages.SnapshotCreate{AgentID: agent, SnapshotID: "0196f3c2-7b1e-7c3a-9f0e-0f6a3d1c2b4a"}, tenant: acme, document: []byte(`{"a":1}`)}
 			made := build(c.document, func(Hash) bool { return false })
-			batch, snapshot := &pgx.Batch{}, c.snapshot(made)
-			queueHead(batch, c)
-			queueSnapshot(batch, c, &base{head.SnapshotID, nil}, newSending(made, postgres.Only(divide(made))), 0, &snapshot)
+			a := &addition{creation: c, made: made, base: &base{head.SnapshotID, nil}, last: postgres.Only(divide(made))}
+			batch, snapshots := &pgx.Batch{}, []messages.Snapshot{{}}
+			queueHeads(batch, []*addition{a})
+			queueSnapshots(batch, []*addition{a}, snapshots)
 			err := db.SendBatch(ctx, batch).Close()
-			require.Equal(t, head.SnapshotID, snapshot.ParentID)
+			require.Equal(t, head.SnapshotID, snapshots[0].ParentID)
 			return 1, err
 		}},
 		"delete": {150, 1, func(ctx context.Context, db postgres.Querier) (int, error) {

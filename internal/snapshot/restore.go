@@ -32,7 +32,7 @@ func (s *Service) Restore(ctx context.Context, tenant string, m messages.Snapsho
 		if m.At != nil {
 			source, field = which{`snapshot_id = (
 				SELECT snapshot_id FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND created_at <= $3
-				ORDER BY created_at DESC, snapshot_id DESC LIMIT 1)`, []any{m.AgentID, *m.At}}, "at"
+				ORDER BY created_at DESC LIMIT 1)`, []any{m.AgentID, *m.At}}, "at"
 		}
 		if reply.Source, err = find(ctx, db, tenant, source, field); err != nil {
 			return reply, err
@@ -195,7 +195,8 @@ func (r *restore) restore(ctx context.Context, db postgres.Querier) error {
 			s.vector_ids, s.size_bytes + 128, s.content_hash, s.document_sha256, s.document_bytes, 0, s.partially_indexed, s.snapshot_id, h.last_at
 		FROM morello.snapshot_head AS h, morello.snapshot AS s
 		WHERE h.tenant = $1 AND h.agent_id = $2 AND s.tenant = $1 AND s.snapshot_id = $4::uuid`
-	if _, err := db.Exec(ctx, moveHead, r.Tenant, r.AgentID, r.SnapshotID, ""); err != nil {
+	whatever := []*string{nil}
+	if _, err := db.Exec(ctx, moveHeads, []string{r.Tenant}, []string{r.AgentID}, []string{r.SnapshotID}, whatever, whatever); err != nil {
 		return err
 	}
 	if _, err := find(ctx, db, r.Tenant, which{`snapshot_id = $2 FOR KEY SHARE`, []any{r.SourceSnapshotID}}, "source_snapshot_id"); err != nil {

@@ -45,12 +45,13 @@ type Config struct {
 	BaseBytes int64
 }
 
-// Service answers the operations of snapshots. All methods are safe for concurrent use.
+// Service answers the operations of snapshots. All methods are safe for concurrent use. Close it at the end.
 type Service struct {
-	pool  *postgres.Pool
-	cfg   Config
-	large *semaphore.Weighted
-	bases *bases
+	pool     *postgres.Pool
+	cfg      Config
+	large    *semaphore.Weighted
+	bases    *bases
+	together *postgres.Batcher[*addition, messages.Snapshot]
 }
 
 // New returns a service.
@@ -61,8 +62,13 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 	if cfg.BaseBytes <= 0 {
 		cfg.BaseBytes = defaultBaseBytes
 	}
-	return &Service{pool: pool, cfg: cfg, large: semaphore.NewWeighted(cfg.LargeBytes), bases: newBases(cfg.BaseBytes)}
+	return &Service{
+		pool: pool, cfg: cfg, large: semaphore.NewWeighted(cfg.LargeBytes), bases: newBases(cfg.BaseBytes), together: newTogether(pool),
+	}
 }
+
+// Close ends the work at hand. Call it when no request can come any more.
+func (s *Service) Close() { s.together.Close() }
 
 // holdLarge waits for the memory that a document takes.
 func (s *Service) holdLarge(ctx context.Context, size int64) (release func(), err error) {
@@ -114,7 +120,7 @@ func newest(agentID, userID string) which {
 	}
 	return which{`snapshot_id = (
 		SELECT snapshot_id FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 AND user_id = $3
-		ORDER BY created_at DESC, snapshot_id DESC LIMIT 1)`, []any{agentID, userID}}
+		ORDER BY created_at DESC LIMIT 1)`, []any{agentID, userID}}
 }
 
 // find reads one snapshot.

@@ -88,8 +88,8 @@ func readState(ctx context.Context, db postgres.Querier, tenant string) (*sweepS
 // clear removes the marks of the sweep before. Without any the next one begins; after one, the next tenant is looked for.
 func (s *sweep) clear(ctx context.Context, db postgres.Querier) error {
 	const sql = `
-		DELETE FROM morello.snapshot_mark WHERE tenant = $1 AND hash IN (
-			SELECT hash FROM morello.snapshot_mark WHERE tenant = $1 ORDER BY hash LIMIT $2)`
+		DELETE FROM morello.snapshot_mark WHERE tenant = $1 AND (open, hash) IN (
+			SELECT open, hash FROM morello.snapshot_mark WHERE tenant = $1 ORDER BY open, hash LIMIT $2)`
 	tag, err := db.Exec(ctx, sql, s.tenant, clearBatch)
 	switch {
 	case err != nil || tag.RowsAffected() > 0:
@@ -121,18 +121,19 @@ func begin(ctx context.Context, db postgres.Querier, tenant string) error {
 func expand(ctx context.Context, db postgres.Querier, tenant string) error {
 	sql := `
 		WITH batch AS MATERIALIZED (
-			UPDATE morello.snapshot_mark SET open = false WHERE tenant = $1 AND hash IN (
+			DELETE FROM morello.snapshot_mark WHERE tenant = $1 AND open AND hash IN (
 				SELECT hash FROM morello.snapshot_mark WHERE tenant = $1 AND open ORDER BY hash LIMIT $2)
 			RETURNING hash
-		), child (hash, open) AS (
-			SELECT hash, bool_or(open) FROM (
-				SELECT child, true FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.nodes) AS child
-				UNION ALL
-				SELECT child, false FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.leaves) AS child
-			) AS child (hash, open) GROUP BY hash
-		), marked AS (
-			INSERT INTO morello.snapshot_mark (tenant, hash, open) SELECT $1, hash, open FROM child ORDER BY hash
-			ON CONFLICT (tenant, hash) DO NOTHING
+		), marked (hash, open) AS (
+			SELECT hash, false FROM batch
+			UNION
+			SELECT child, false FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.leaves) AS child
+			UNION
+			SELECT child, true FROM batch, ` + chunkOf(`batch`) + `, morello.snapshot_hashes(c.nodes) AS child
+			WHERE NOT EXISTS (SELECT FROM morello.snapshot_mark AS m WHERE m.tenant = $1 AND NOT m.open AND m.hash = child)
+		), noted AS (
+			INSERT INTO morello.snapshot_mark (tenant, hash, open) SELECT $1, hash, open FROM marked ORDER BY open, hash
+			ON CONFLICT (tenant, open, hash) DO NOTHING
 		)
 		SELECT count(*) FROM batch`
 	const done = `UPDATE morello.snapshot_sweep SET marked = true WHERE tenant = $1`
@@ -152,7 +153,7 @@ func removeDead(ctx context.Context, db postgres.Querier, tenant string, s sweep
 		), dead AS MATERIALIZED (
 			SELECT c.hash FROM looked JOIN morello.snapshot_chunk AS c ON c.tenant = $1 AND c.hash = looked.hash
 			WHERE c.touched_at < $3::timestamptz - ` + grace + `
-				AND NOT EXISTS (SELECT FROM morello.snapshot_mark AS m WHERE m.tenant = $1 AND m.hash = c.hash)
+				AND NOT EXISTS (SELECT FROM morello.snapshot_mark AS m WHERE m.tenant = $1 AND NOT m.open AND m.hash = c.hash)
 			ORDER BY c.hash FOR UPDATE OF c SKIP LOCKED
 		), gone AS (
 			DELETE FROM morello.snapshot_chunk AS c USING dead WHERE c.tenant = $1 AND c.hash = dead.hash

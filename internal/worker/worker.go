@@ -89,6 +89,7 @@ func start(ctx context.Context, cfg config.Config, p *process.Process) (func(con
 		err := server.Drain(ctx)
 		caches.Close(ctx)
 		sessions.Close()
+		snapshots.Close()
 		return errors.Join(err, events.Close(ctx))
 	}
 	if err := server.Start(); err != nil {
