@@ -9,6 +9,7 @@ ALTER TABLE morello.session ADD COLUMN current_token bytea;
 
 -- A look-up by a hash index takes two thirds of one by a B-tree of tenant and hash. That hashes are unique is the affair of session_token.
 -- The index is made before it has anything to hold: made after the UPDATE, older snapshots could not use it.
+-- Until the end of all this nobody reads or writes sessions: about 5 s for 200 000 live ones.
 CREATE INDEX session_current_token ON morello.session USING hash (current_token) WHERE ended_at IS NULL;
 UPDATE morello.session AS s SET current_token = t.token_hash
 FROM morello.session_token AS t
