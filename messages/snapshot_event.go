@@ -24,7 +24,7 @@ var (
 	}
 	SnapshotCleanedEvent = Event[SnapshotsCleaned]{
 		Name: "snapshot.cleaned", Kept: true,
-		Doc: "Old snapshots of a tenant were deleted.",
+		Doc: "Snapshots of a tenant were deleted: old ones by a clean-up, or all of an agent with the agent.",
 	}
 )
 

@@ -73,17 +73,15 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 		Every: cfg.JobEvery["cache_cleanup"], MaxBytes: cfg.CacheMaxBytes,
 	}))
 	jobs.AddPeriodic[session.Cleanup](set, session.NewCleanup(session.CleanupConfig{
-		Every: cfg.JobEvery["session_cleanup"], Expired: publishingSessions(p, messages.SessionExpiredEvent),
+		Every: cfg.JobEvery["session_cleanup"], Expired: publishingEach(p, messages.SessionExpiredEvent),
 	}))
 	jobs.AddPeriodic[jobs.IdempotencyCleanup](set, jobs.NewIdempotencyCleanup(cfg.JobEvery["idempotency_cleanup"]))
 	jobs.AddPeriodic[audit.Maintenance](set, audit.NewMaintenance(audit.MaintenanceConfig{
 		Every: cfg.JobEvery["partition_maintenance"], RetentionDays: cfg.AuditRetentionDays,
 	}))
 	jobs.AddPeriodic[snapshot.CleanupJob](set, snapshot.NewCleanup(snapshot.CleanupConfig{
-		Every: cfg.JobEvery["snapshot_cleanup"],
-		Cleaned: func(ctx context.Context, tenant string, gone messages.SnapshotsCleaned) error {
-			return bus.PublishEvent(ctx, p.Conn, messages.SnapshotCleanedEvent, tenant, uuid.NewString()+":1:1", gone)
-		},
+		Every:   cfg.JobEvery["snapshot_cleanup"],
+		Cleaned: publishingEach(p, messages.SnapshotCleanedEvent),
 	}))
 	jobs.AddPeriodic[snapshot.Sweep](set, snapshot.NewSweep(cfg.JobEvery["chunk_sweep"]))
 	jobs.AddBatched(set, snapshot.NewRestore(snapshot.RestoreConfig{
@@ -100,13 +98,16 @@ func kinds(cfg config.Config, p *process.Process) *jobs.Set {
 // ownedByAgents lists what agent.delete with cascade deletes: every capability that keeps something of an agent has a
 // function here.
 func ownedByAgents(p *process.Process) []registry.DeleteOwned {
-	return []registry.DeleteOwned{session.NewDeleteOfAgent(publishingSessions(p, messages.SessionDeletedEvent)), snapshot.DeleteOfAgent}
+	return []registry.DeleteOwned{
+		session.NewDeleteOfAgent(publishingEach(p, messages.SessionDeletedEvent)),
+		snapshot.NewDeleteOfAgent(publishingEach(p, messages.SnapshotCleanedEvent)),
+	}
 }
 
-// publishingSessions publishes events that name sessions, each under an id of its own.
-func publishingSessions(p *process.Process, event messages.Event[messages.SessionRefs]) func(ctx context.Context, tenant string, sessions messages.SessionRefs) error {
-	return func(ctx context.Context, tenant string, sessions messages.SessionRefs) error {
-		return bus.PublishEvent(ctx, p.Conn, event, tenant, uuid.NewString()+":1:1", sessions)
+// publishingEach publishes events of a kind, each under an id of its own.
+func publishingEach[Body any](p *process.Process, event messages.Event[Body]) func(ctx context.Context, tenant string, body Body) error {
+	return func(ctx context.Context, tenant string, body Body) error {
+		return bus.PublishEvent(ctx, p.Conn, event, tenant, uuid.NewString()+":1:1", body)
 	}
 }
 

@@ -76,22 +76,31 @@ func remove(ctx context.Context, db postgres.Querier, tenant string, ids []strin
 	return pgx.CollectRows(rows, pgx.RowToStructByPos[messages.SnapshotRef])
 }
 
-// DeleteOfAgent deletes up to limit of the snapshots of an agent in the transaction that it is given, and reports whether there are
-// more. Who deletes an agent with what is its calls it until there are none. It publishes nothing.
-func DeleteOfAgent(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
-	const oldest = `
-		SELECT snapshot_id::text FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at LIMIT $3`
-	if err := lockHeads(ctx, db, tenant, []string{agentID}); err != nil {
-		return 0, false, err
+// NewDeleteOfAgent returns what deletes up to limit of the snapshots of an agent in the transaction that it is given, and reports
+// whether there are more. Who deletes an agent with what is its calls it until there are none. cleaned publishes which were deleted;
+// it is called before the commit, and its error undoes the batch: so the event comes at least once, and of a job that is cancelled at
+// that moment it may tell of snapshots that are still there.
+func NewDeleteOfAgent(
+	cleaned func(ctx context.Context, tenant string, gone messages.SnapshotsCleaned) error,
+) func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
+	return func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (int64, bool, error) {
+		const oldest = `
+			SELECT snapshot_id::text FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at LIMIT $3`
+		if err := lockHeads(ctx, db, tenant, []string{agentID}); err != nil {
+			return 0, false, err
+		}
+		rows, err := db.Query(ctx, oldest, tenant, agentID, limit)
+		if err != nil {
+			return 0, false, err
+		}
+		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil || len(ids) == 0 {
+			return 0, false, err
+		}
+		gone, err := remove(ctx, db, tenant, ids)
+		if err == nil && len(gone) > 0 {
+			err = cleaned(ctx, tenant, messages.SnapshotsCleaned{Snapshots: gone})
+		}
+		return int64(len(gone)), len(ids) == limit, err
 	}
-	rows, err := db.Query(ctx, oldest, tenant, agentID, limit)
-	if err != nil {
-		return 0, false, err
-	}
-	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(ids) == 0 {
-		return 0, false, err
-	}
-	gone, err := remove(ctx, db, tenant, ids)
-	return int64(len(gone)), len(ids) == limit, err
 }

@@ -1,6 +1,8 @@
 package snapshot_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -8,8 +10,10 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/snapshot"
 	"github.com/ai-cherry/morello/messages"
 )
 
@@ -219,4 +223,44 @@ func TestStats(t *testing.T) {
 	require.InDelta(t, 1, reply.Summary.AvgVectorCount, 0.001)
 	require.Equal(t, messages.SnapshotSizes{Under1KB: 1, Under100KB: 1}, reply.SizeDistribution)
 	require.WithinDuration(t, last.CreatedAt, *reply.Summary.Newest, time.Microsecond)
+}
+
+// TestDeleteOfAgent: in batches, each told before it is committed; one that cannot be told is undone, and told again.
+func TestDeleteOfAgent(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	want := map[string]int{}
+	for n := range 5 {
+		want[f.create(t, "a", fmt.Sprintf(`{"n":%d}`, n)).SnapshotID] = 1
+	}
+	kept := f.create(t, "b", `{}`)
+	told, calls := map[string]int{}, 0
+	deleteSome := snapshot.NewDeleteOfAgent(func(_ context.Context, of string, gone messages.SnapshotsCleaned) error {
+		require.Equal(t, tenant, of)
+		if calls++; calls == 2 {
+			return errors.New("NATS is away")
+		}
+		for _, s := range gone.Snapshots {
+			require.Equal(t, "a", s.AgentID)
+			told[s.SnapshotID]++
+		}
+		return nil
+	})
+	var total, failures int64
+	for more := true; more; {
+		err := pgx.BeginFunc(t.Context(), f.db, func(tx pgx.Tx) error {
+			deleted, again, err := deleteSome(t.Context(), tx, tenant, "a", 2)
+			if err == nil {
+				total, more = total+deleted, again
+			}
+			return err
+		})
+		if err != nil {
+			failures++
+		}
+	}
+	require.EqualValues(t, 5, total)
+	require.EqualValues(t, 1, failures)
+	require.Equal(t, want, told)
+	require.Equal(t, `{}`, f.data(t, kept.SnapshotID))
 }
