@@ -18,7 +18,7 @@ const (
 	defaultBatchBytes   = 4 << 20
 	defaultBatchWaiting = 8192
 	defaultBatchRuns    = 2
-	defaultBatchCrowd   = 64
+	defaultBatchCrowd   = 32
 	defaultBatchTimeout = 10 * time.Second
 )
 
@@ -34,7 +34,7 @@ type BatcherConfig[In any] struct {
 	// MaxWaiting bounds the items that wait; over it they are overloaded. Defaults to 8192.
 	MaxWaiting int
 	// Slots is how many batches run at once at most, and Crowd how many items must wait for one to start beside another: fewer
-	// do better to wait for companions. Default to 2 and 64 (measured in docs/adr/0003-natural-batcher.md).
+	// do better to wait for companions. Default to 2 and 32 (measured in docs/adr/0003-natural-batcher.md).
 	Slots int
 	Crowd int
 	// Timeout bounds the run of one batch. Defaults to 10 s.
