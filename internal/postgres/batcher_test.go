@@ -192,7 +192,7 @@ func TestBatcherGathersWhileBusy(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
 	sizes := make(chan int, 10)
-	b := NewBatcher(BatcherConfig[int]{}, func(_ context.Context, items []int, _ []Result[int]) error {
+	b := NewBatcher(BatcherConfig[int]{Slots: 1}, func(_ context.Context, items []int, _ []Result[int]) error {
 		sizes <- len(items)
 		<-release
 		return nil
