@@ -24,6 +24,7 @@ var errAlone = errors.New("to be stored alone")
 func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
+		Slots:    1, // a second batch would wait for the heads of the first
 		Key:      func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {
