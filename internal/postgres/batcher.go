@@ -29,7 +29,7 @@ type BatcherConfig[In any] struct {
 	MaxBytes int
 	// Bytes is the size of an item. Defaults to 0 for all.
 	Bytes func(In) int
-	// Key tells items apart of which one batch takes no two: those of a key come one by one, in their order. Defaults to none.
+	// Key tells items apart of which no two run at a time: those of a key come one by one, in their order. Defaults to none.
 	Key func(In) any
 	// MaxWaiting bounds the items that wait; over it they are overloaded. Defaults to 8192.
 	MaxWaiting int
@@ -63,6 +63,7 @@ type Batcher[In, Out any] struct {
 	waiting   []batchItem[In, Out]
 	spare     []batchItem[In, Out] // the memory of a queue that was emptied
 	running   int
+	keys      map[any]bool // of the items that run
 	closed    bool
 	idle      sync.Cond // signalled when running falls to 0
 	answering sync.WaitGroup
@@ -87,7 +88,7 @@ func (i *batchItem[In, Out]) gone(now time.Time) bool {
 func NewBatcher[In, Out any](
 	cfg BatcherConfig[In], run func(ctx context.Context, items []In, results []Result[Out]) error,
 ) *Batcher[In, Out] {
-	b := &Batcher[In, Out]{cfg: cfg, run: run}
+	b := &Batcher[In, Out]{cfg: cfg, run: run, keys: map[any]bool{}}
 	b.cfg.MaxItems = orDefault(cfg.MaxItems, defaultBatchItems)
 	b.cfg.MaxBytes = orDefault(cfg.MaxBytes, defaultBatchBytes)
 	b.cfg.MaxWaiting = orDefault(cfg.MaxWaiting, defaultBatchWaiting)
@@ -184,7 +185,7 @@ func (b *Batcher[In, Out]) runNext() {
 		b.runBatch(ctx, batch, results)
 		cancel()
 	}
-	b.handOn()
+	b.handOn(batch)
 	for i := range batch {
 		batch[i].answer(results[i].Value, results[i].Err)
 	}
@@ -194,11 +195,17 @@ func (b *Batcher[In, Out]) runNext() {
 	}
 }
 
-// handOn gives the slot to the next batch, or back when nothing waits.
-func (b *Batcher[In, Out]) handOn() {
+// handOn gives the slot of a batch to the next one, or back when nothing waits. A batch that found nothing, because the keys of all
+// that waits are at work, leaves it to those who have them.
+func (b *Batcher[In, Out]) handOn(batch []batchItem[In, Out]) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.mayRun(b.running - 1) {
+	if b.cfg.Key != nil {
+		for i := range batch {
+			delete(b.keys, b.cfg.Key(batch[i].in))
+		}
+	}
+	if others := b.running - 1; b.mayRun(others) && (len(batch) > 0 || others == 0) {
 		go b.runNext()
 		return
 	}
@@ -218,10 +225,6 @@ func (b *Batcher[In, Out]) take() (batch, late []batchItem[In, Out]) {
 	b.answering.Add(1)
 	now := time.Now()
 	at, bytes := 0, 0
-	var taken map[any]bool // keys
-	if b.cfg.Key != nil {
-		taken = map[any]bool{}
-	}
 	batch = make([]batchItem[In, Out], 0, min(len(b.waiting), b.cfg.MaxItems))
 	left := b.spare[:0] // what is left moves into the memory of the queue before
 	for ; at < len(b.waiting); at++ {
@@ -234,13 +237,13 @@ func (b *Batcher[In, Out]) take() (batch, late []batchItem[In, Out]) {
 		if len(batch) == b.cfg.MaxItems || len(batch) > 0 && bytes+size > b.cfg.MaxBytes {
 			break
 		}
-		if taken != nil {
+		if b.cfg.Key != nil {
 			key := b.cfg.Key(item.in)
-			if taken[key] {
+			if b.keys[key] {
 				left = append(left, *item)
 				continue
 			}
-			taken[key] = true
+			b.keys[key] = true
 		}
 		batch, bytes = append(batch, *item), bytes+size
 	}

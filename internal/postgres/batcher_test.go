@@ -93,6 +93,7 @@ var errAlone, errBroken = errors.New("this item fails alone"), errors.New("conne
 type recordingRun struct {
 	cfg     BatcherConfig[item]
 	ran     sync.Map
+	keys    sync.Map // at work
 	running atomic.Int64
 	problem atomic.Pointer[string]
 }
@@ -109,13 +110,20 @@ func (r *recordingRun) run(_ context.Context, items []item, results []Result[int
 	if len(items) > r.cfg.MaxItems || len(items) > 1 && bytes > r.cfg.MaxBytes {
 		r.note("a batch of %d items and %d bytes", len(items), bytes)
 	}
-	keys := map[any]bool{}
-	for _, i := range items {
-		if r.cfg.Key != nil && keys[r.cfg.Key(i)] {
-			r.note("two items of one key in a batch")
-		} else if r.cfg.Key != nil {
-			keys[r.cfg.Key(i)] = true
+	if r.cfg.Key != nil {
+		keys := map[any]bool{} // of a batch that is divided the other half runs later
+		for _, i := range items {
+			key := r.cfg.Key(i)
+			if _, atWork := r.keys.LoadOrStore(key, true); atWork || keys[key] {
+				r.note("two items of one key at a time")
+			}
+			keys[key] = true
 		}
+		defer func() {
+			for key := range keys {
+				r.keys.Delete(key)
+			}
+		}()
 	}
 	for _, i := range items { // as a statement does: nothing is applied when one item is at fault
 		switch i.kind {

@@ -153,8 +153,9 @@ func queueChunks(batch *pgx.Batch, a *addition, hashes []Hash) {
 	})
 }
 
-// snapshotsSQL writes the last chunks and the snapshots of those creations whose heads were moved, and returns what was decided of
-// them. The parent is the head before if the request names none. It ends the transaction if a base is not there any more.
+// snapshotsSQL writes the last chunks and the snapshots of those creations whose heads were moved, by this transaction, and returns
+// what was decided of them: a creation that is repeated may find its snapshot as the head. The parent is the head before if the request
+// names none. It ends the transaction if a base is not there any more.
 var snapshotsSQL = `
 	WITH creation AS MATERIALIZED (
 		SELECT 1::bigint << (c.n - 1)::integer AS bit, c.*, h.last_at,
@@ -163,8 +164,10 @@ var snapshotsSQL = `
 				$18::bytea[], $19::bytea[], $20::bigint[], $21::bigint[], $22::boolean[], $23::uuid[])
 			WITH ORDINALITY AS c (tenant, agent_id, snapshot_id, user_id, parent_id, label, metadata, vector_ids, size_bytes,
 				content_hash, document_sha256, document_bytes, before, partially_indexed, base, n)
-		JOIN LATERAL (SELECT * FROM morello.snapshot_head AS h WHERE h.tenant = c.tenant AND h.agent_id = c.agent_id OFFSET 0) AS h
-			ON h.snapshot_id = c.snapshot_id
+		JOIN LATERAL (
+			SELECT h.*, h.xmin = pg_current_xact_id()::xid AS moved FROM morello.snapshot_head AS h
+			WHERE h.tenant = c.tenant AND h.agent_id = c.agent_id OFFSET 0
+		) AS h ON h.snapshot_id = c.snapshot_id AND h.moved
 	), ` + storing + `, checked AS MATERIALIZED (
 		SELECT CASE WHEN EXISTS (SELECT FROM creation AS c WHERE c.base IS NOT NULL AND NOT ` + isThere(`c.base`) + `)
 			THEN morello.refuse('` + baseMissing + `') END

@@ -24,7 +24,7 @@ var errAlone = errors.New("to be stored alone")
 func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
-		Slots:    1, // a second batch would wait for the heads of the first
+		Slots: 2, Crowd: 5, // so that PostgreSQL has something to do while a commit waits for the disk (measured with 8 callers)
 		Key:      func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {

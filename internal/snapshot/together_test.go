@@ -147,7 +147,7 @@ func TestRefusalsAmongOthers(t *testing.T) {
 func TestConnectionsBreakAmongOthers(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	ctx, stop := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
 	defer stop()
 	var made sync.Map
 	var failures, stored int64
@@ -183,10 +183,36 @@ func TestConnectionsBreakAmongOthers(t *testing.T) {
 	group.Wait()
 	require.Positive(t, failures)
 	require.Positive(t, stored)
+	fresh := newFixtureOn(t, f.url) // without connections that are cut, and nobody has noticed yet
 	made.Range(func(id, data any) bool {
-		require.Equal(t, data, f.data(t, id.(string)))
+		require.Equal(t, data, fresh.data(t, id.(string)))
 		return true
 	})
 	require.GreaterOrEqual(t, f.count(t, `SELECT count(*) FROM morello.snapshot`), stored)
+	f.requireWhole(t)
+}
+
+// TestRepeatedAmongOthers: many repeat the same creations at the same time, in two services, while others go on from them. Each has one
+// effect, and no head goes back.
+func TestRepeatedAmongOthers(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*snapshot.Service{f.Service, f.another()}
+	for round := range 15 {
+		id, agent := uuid.NewString(), fmt.Sprint(round%3)
+		request := messages.SnapshotCreate{AgentID: agent, SnapshotID: id, Data: jsontext.Value(fmt.Sprintf(`{"round":%d}`, round))}
+		var group sync.WaitGroup
+		for caller := range 10 {
+			group.Go(func() {
+				reply, err := services[caller%2].Create(t.Context(), tenant, request)
+				require.NoError(t, err)
+				require.Equal(t, id, reply.Snapshot.SnapshotID)
+				_, err = services[caller%2].Create(t.Context(), tenant, messages.SnapshotCreate{AgentID: agent, Data: jsontext.Value(fmt.Sprintf(`[%d,%d]`, round, caller))})
+				require.NoError(t, err)
+			})
+		}
+		group.Wait()
+	}
+	require.EqualValues(t, 15*11, f.count(t, `SELECT count(*) FROM morello.snapshot`))
 	f.requireWhole(t)
 }
