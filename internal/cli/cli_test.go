@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -48,6 +49,7 @@ var runs = map[string]func(ctx context.Context, cfg config.Config, log *slog.Log
 				return err
 			}
 			<-ctx.Done()
+			time.Sleep(20 * time.Millisecond) // a storm of signals is the end of a program under the race detector
 		}
 	},
 }

@@ -24,8 +24,8 @@ var errAlone = errors.New("to be stored alone")
 func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
-		Slots: 2, Crowd: 5, // so that PostgreSQL has something to do while a commit waits for the disk (measured with 8 callers)
-		Key:      func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
+		Slots:    2, Crowd: 5, // so that PostgreSQL has something to do while a commit waits for the disk (measured with 8 callers)
+		Key: func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {
 		return storeTogether(ctx, pool, list, results)
