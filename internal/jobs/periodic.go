@@ -26,10 +26,11 @@ const (
 	// maxRun bounds one run; what is left is done at the next tick. It is well below JobTimeout.
 	maxRun = 50 * time.Second
 	// longestRest is how many times as long as a batch took a run rests after it, for the sake of requests: without rests the
-	// p99 of gets was five times the undisturbed one on two cores ("morello bench cleanup", docs/benchmarks.md). Each run that did not
-	// get through halves the rests of the next one, down to none, until one gets through: what comes in faster than a rested run
-	// clears away would otherwise pile up for good.
+	// p99 of gets was five times the undisturbed one on two cores ("morello bench cleanup", docs/benchmarks.md).
 	longestRest = 9
+	// patientRuns is how many runs in a row may leave something before rests become shorter: each one more halves them, down to
+	// none, until a run gets through. What comes in faster than rested runs clear away would otherwise pile up for good.
+	patientRuns = 3
 )
 
 // Periodic describes a job that comes round by itself.
@@ -116,8 +117,8 @@ type runner struct {
 	runTime time.Duration
 	// batchedTime is when a run of a job that somebody inserted ends and leaves the rest to another.
 	batchedTime time.Duration
-	// rests is how many times as long as a batch the next run of a kind rests, by kind, where that is not longestRest.
-	rests sync.Map
+	// behind is how many runs in a row have left something, by kind.
+	behind sync.Map
 }
 
 func (r *runner) runIfDue(ctx context.Context, kind string, job Periodic, jobID int64) error {
@@ -149,8 +150,12 @@ func (r *runner) run(ctx context.Context, kind string, job Periodic, held *holdi
 			rest(ctx, time.Since(begun)*time.Duration(share))
 		}
 	}
-	if err == nil {
-		r.adapt(kind, share, more)
+	switch {
+	case err != nil:
+	case more:
+		r.behind.Store(kind, r.runsBehind(kind)+1)
+	default:
+		r.behind.Delete(kind)
 	}
 	report := messages.MaintenanceReport{
 		Job: kind, StartedAt: held.takenAt, DurationMS: time.Since(start).Milliseconds(), Counts: held.counts,
@@ -164,19 +169,13 @@ func (r *runner) run(ctx context.Context, kind string, job Periodic, held *holdi
 
 // restShare is how many times as long as a batch took a run of the kind rests after it.
 func (r *runner) restShare(kind string) int {
-	if share, ok := r.rests.Load(kind); ok {
-		return share.(int)
-	}
-	return longestRest
+	return longestRest >> max(0, r.runsBehind(kind)-patientRuns)
 }
 
-// adapt decides how long the next run of the kind rests, after one that rested so and left something or did not.
-func (r *runner) adapt(kind string, share int, left bool) {
-	if left {
-		r.rests.Store(kind, share/2)
-		return
-	}
-	r.rests.Delete(kind)
+func (r *runner) runsBehind(kind string) int {
+	runs, _ := r.behind.Load(kind)
+	n, _ := runs.(int)
+	return n
 }
 
 // rest leaves the database to requests for a while.

@@ -228,8 +228,8 @@ func TestIdempotencyCleanup(t *testing.T) {
 	require.Equal(t, 1, left)
 }
 
-// TestRestsShrinkWithTheBacklog: runs that do not get through rest less and less, and so do more; one that gets through is the end
-// of that. Kinds are nothing to each other.
+// TestRestsShrinkWithTheBacklog: when several runs in a row do not get through, the next ones rest less and less, and so do more; one
+// that gets through is the end of that. Kinds are nothing to each other.
 func TestRestsShrinkWithTheBacklog(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -249,13 +249,13 @@ func TestRestsShrinkWithTheBacklog(t *testing.T) {
 	shares := []int{longestRest}
 	first := run(1, endless)
 	last := first
-	for id := range int64(4) {
+	for id := range int64(7) {
 		shares = append(shares, f.runner.restShare(testKind))
 		last = run(id+2, endless)
 	}
-	require.Equal(t, []int{9, 4, 2, 1, 0}, shares)
+	require.Equal(t, []int{9, 9, 9, 9, 4, 2, 1, 0}, shares)
 	require.Greater(t, last, 2*first, "without rests more is done in the same time")
 	require.Equal(t, longestRest, f.runner.restShare("another"))
-	run(9, steps(1))
+	run(20, steps(1))
 	require.Equal(t, longestRest, f.runner.restShare(testKind))
 }
