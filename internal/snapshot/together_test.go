@@ -1,7 +1,6 @@
 package snapshot_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -142,53 +141,57 @@ func TestRefusalsAmongOthers(t *testing.T) {
 	require.Zero(t, f.count(t, `SELECT count(*) FROM morello.snapshot_head WHERE agent_id = 'none'`))
 }
 
-// TestConnectionsBreakAmongOthers: the connections of batches are cut again and again. Who gets an error is not told that it was stored;
-// who gets none, has it; and nothing is there by half.
+// TestConnectionsBreakAmongOthers: a connection is cut while what it stores waits for a head, together with others or alone. Who gets an
+// error is not told that it was stored; who gets none, has it; and nothing is there by half.
 func TestConnectionsBreakAmongOthers(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	ctx, stop := context.WithTimeout(t.Context(), 2*time.Second)
-	defer stop()
-	var made sync.Map
-	var failures, stored int64
-	var mu sync.Mutex
-	var group sync.WaitGroup
-	for caller := range 12 {
-		group.Go(func() {
-			for n := 0; ctx.Err() == nil; n++ {
-				data := fmt.Sprintf(`{"caller":%d,"n":%d}`, caller, n)
-				reply, err := f.Create(t.Context(), tenant, messages.SnapshotCreate{AgentID: fmt.Sprint(caller), Data: jsontext.Value(data)})
-				mu.Lock()
-				if err != nil {
-					failures++
-					var known *messages.Error
-					if !errors.As(err, &known) || known.Code != messages.CodeUnavailable {
-						t.Errorf("a broken connection is answered by %v", err)
-					}
-				} else {
-					stored++
-					made.Store(reply.Snapshot.SnapshotID, data)
-				}
-				mu.Unlock()
-			}
-		})
+	const agents = 8
+	for agent := range agents {
+		f.create(t, fmt.Sprint(agent), `{}`)
 	}
-	for ctx.Err() == nil {
-		_, err := f.db.Exec(t.Context(), `
-			SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-			WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND query LIKE '%snapshot_chunk%'`)
+	made := map[string]string{} // the data of each, by id
+	failures := 0
+	for round := range 5 {
+		lock, err := f.db.Begin(t.Context())
 		require.NoError(t, err)
-		time.Sleep(20 * time.Millisecond)
+		_, err = lock.Exec(t.Context(), `SELECT FROM morello.snapshot_head WHERE agent_id = '0' FOR UPDATE`)
+		require.NoError(t, err)
+		var mu sync.Mutex
+		var group sync.WaitGroup
+		for agent := range agents {
+			group.Go(func() {
+				data := fmt.Sprintf(`{"round":%d,"agent":%d}`, round, agent)
+				reply, err := f.Create(t.Context(), tenant, messages.SnapshotCreate{AgentID: fmt.Sprint(agent), Data: jsontext.Value(data)})
+				mu.Lock()
+				defer mu.Unlock()
+				if err == nil {
+					made[reply.Snapshot.SnapshotID] = data
+					return
+				}
+				failures++
+				var known *messages.Error
+				if !errors.As(err, &known) || known.Code != messages.CodeUnavailable {
+					t.Errorf("a broken connection is answered by %v", err)
+				}
+			})
+		}
+		for cut := false; !cut; time.Sleep(time.Millisecond) {
+			_, err := lock.Exec(t.Context(), `SELECT pg_stat_clear_snapshot()`)
+			require.NoError(t, err)
+			require.NoError(t, lock.QueryRow(t.Context(), `
+				SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity
+				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&cut))
+		}
+		require.NoError(t, lock.Rollback(t.Context()))
+		group.Wait()
 	}
-	group.Wait()
 	require.Positive(t, failures)
-	require.Positive(t, stored)
 	fresh := newFixtureOn(t, f.url) // without connections that are cut, and nobody has noticed yet
-	made.Range(func(id, data any) bool {
-		require.Equal(t, data, fresh.data(t, id.(string)))
-		return true
-	})
-	require.GreaterOrEqual(t, f.count(t, `SELECT count(*) FROM morello.snapshot`), stored)
+	for id, data := range made {
+		require.Equal(t, data, fresh.data(t, id))
+	}
+	require.EqualValues(t, agents+len(made), f.count(t, `SELECT count(*) FROM morello.snapshot`))
 	f.requireWhole(t)
 }
 
