@@ -121,7 +121,7 @@ type upsertColumns struct {
 	tenants, keys []string
 	values        [][]byte
 	ttls          []*float64
-	tags          []*string // array literals: an array of arrays would be flattened by unnest
+	tags          []*string // array literals; nil for none
 }
 
 func newUpsertColumns(entries []newEntry) upsertColumns {
@@ -131,26 +131,11 @@ func newUpsertColumns(entries []newEntry) upsertColumns {
 	}
 	for i, e := range entries {
 		c.tenants[i], c.keys[i], c.values[i], c.ttls[i] = e.tenant, e.key, e.value, e.ttl
-		c.tags[i] = arrayLiteral(e.uniqueTags())
+		if tags := e.uniqueTags(); tags != nil {
+			c.tags[i] = new(postgres.ArrayLiteral(tags))
+		}
 	}
 	return c
-}
-
-// arrayLiteral writes strings in PostgreSQL's notation of an array; nil for none.
-func arrayLiteral(list []string) *string {
-	if len(list) == 0 {
-		return nil
-	}
-	var text strings.Builder
-	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-	separator := "{"
-	for _, s := range list {
-		text.WriteString(separator + `"` + escape.Replace(s) + `"`)
-		separator = ","
-	}
-	text.WriteByte('}')
-	literal := text.String()
-	return &literal
 }
 
 // lifetime is when an entry expires, and the moment at which that was read.

@@ -219,7 +219,7 @@ type additions struct {
 }
 
 func (l *additions) add(a *addition) {
-	metadata, vectorIDs, size := string(a.metadata()), arrayLiteral(a.VectorIDs), 0
+	metadata, vectorIDs, size := string(a.metadata()), postgres.ArrayLiteral(a.VectorIDs), 0
 	for _, id := range a.VectorIDs {
 		size += len(id)
 	}
@@ -236,24 +236,6 @@ func (l *additions) columns() []any {
 		l.tenants, l.agents, l.ids, l.users, l.parents, l.labels, l.metadata, l.vectorIDs, l.sizes,
 		l.roots, l.sums, l.documentBytes, l.before, l.partial, l.bases,
 	}
-}
-
-var arrayEscapes = strings.NewReplacer(`\`, `\\`, `"`, `\"`)
-
-// arrayLiteral writes texts as PostgreSQL writes an array of them, because an array of arrays would need all to be of one length.
-func arrayLiteral(texts []string) string {
-	var b strings.Builder
-	b.WriteByte('{')
-	for i, text := range texts {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteByte('"')
-		_, _ = arrayEscapes.WriteString(&b, text)
-		b.WriteByte('"')
-	}
-	b.WriteByte('}')
-	return b.String()
 }
 
 // divide returns the chunks of a tree that were not known, in the order of their hashes, by the statements that write them. There is
