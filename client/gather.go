@@ -64,13 +64,12 @@ func (c *Client) gathererOf(endpoint messages.EndpointInfo) *gatherer {
 
 // roundTrip sends a request, alone or with others, and returns its reply or the library's error.
 func (g *gatherer) roundTrip(ctx context.Context, r *request) (*nats.Msg, error) {
-	if g.mayLeave() {
+	waits := g.join(ctx, r)
+	if waits == nil {
 		answered := g.expectAnswer()
 		defer answered()
 		return r.roundTripAlone(ctx)
 	}
-	waits := &gathered{ctx: ctx, deadline: r.deadline, body: r.msg.Data, answer: make(chan answer, 1)}
-	g.add(waits)
 	select {
 	case got := <-waits.answer:
 		if got.alone {
@@ -82,29 +81,17 @@ func (g *gatherer) roundTrip(ctx context.Context, r *request) (*nats.Msg, error)
 	}
 }
 
-// mayLeave reports whether a request may leave at once, and counts its message if so.
-func (g *gatherer) mayLeave() bool {
+// join lets a request wait for others; nil if it is to leave at once, in a message that is counted.
+func (g *gatherer) join(ctx context.Context, r *request) *gathered {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.unanswered >= maxUnanswered {
-		return false
-	}
-	g.unanswered++
-	return true
-}
-
-// add lets a request wait, unless a reply has come since it was told to.
-func (g *gatherer) add(waits *gathered) {
-	g.mu.Lock()
-	g.waiting = append(g.waiting, waits)
-	free := g.unanswered < maxUnanswered
-	if free {
+	if g.unanswered < maxUnanswered {
 		g.unanswered++
+		return nil
 	}
-	g.mu.Unlock()
-	if free {
-		g.next()
-	}
+	waits := &gathered{ctx: ctx, deadline: r.deadline, body: r.msg.Data, answer: make(chan answer, 1)}
+	g.waiting = append(g.waiting, waits)
+	return waits
 }
 
 // expectAnswer returns what is to be called when the reply to a message is there. Others wait for that no longer than
