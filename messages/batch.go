@@ -42,28 +42,19 @@ func SplitBatch(body []byte, n int) ([][]byte, error) {
 	}
 	body = body[1 : len(body)-1]
 	elements := make([][]byte, 0, n)
-	depth, start := 0, 0
-	for i := 0; i < len(body); i++ {
-		switch body[i] {
-		case '"':
-			i += stringLength(body[i:]) - 1
-		case '{', '[':
-			depth++
-		case '}', ']':
-			depth--
-		case ',':
-			if depth == 0 && len(elements) < n {
-				elements = append(elements, body[start:i])
-				start = i + 1
-			}
+	for more := true; more; {
+		length := valueLength(body)
+		elements = append(elements, bytes.Trim(body[:length], jsonSpace))
+		body = body[length:]
+		if more = len(body) > 0 && body[0] == ',' && len(elements) < n; more {
+			body = body[1:]
 		}
 	}
-	elements = append(elements, body[start:])
-	if len(elements) != n {
+	if len(elements) != n || len(body) > 0 {
 		return nil, Invalid(HeaderBatch, "must be the number of elements of the body")
 	}
 	for i, element := range elements {
-		if elements[i] = bytes.Trim(element, jsonSpace); len(elements[i]) == 0 {
+		if len(element) == 0 {
 			return nil, Invalid(fmt.Sprintf("[%d]", i), "an element is missing")
 		}
 	}

@@ -117,8 +117,8 @@ func (s *Session) readJSON(text []byte) bool {
 	return m.complete()
 }
 
-// members goes over the members of an object without white space between its tokens. The text of a value is not checked: it comes
-// from a worker, which has checked it.
+// members goes over the members of an object without white space between its tokens. It takes no number, string or time for what it is
+// not; other values, which only replies have, come from a worker and are not checked.
 type members struct {
 	name, value []byte
 	rest        []byte // behind the value, from its comma or brace on
