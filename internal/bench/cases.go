@@ -44,17 +44,17 @@ const (
 
 // cases in the order of the table. What reads comes before what writes.
 var cases = []benchCase{
-	{echoCase, over(RoleEcho, rawGet)},
-	{"get, one statement each", over(RoleNaive, rawGet)},
-	{"get", over(RoleWorker, rawGet)},
+	{echoCase, over(RoleEcho, (*stack).loadKeys, rawGet)},
+	{"get, one statement each", over(RoleNaive, (*stack).loadKeys, rawGet)},
+	{"get", over(RoleWorker, (*stack).loadKeys, rawGet)},
 	{"get, Go client", overClient(messages.MaxBatchRequests, (*stack).loadKeys, clientGet)},
 	{"get, Go client, one a message", overClient(1, (*stack).loadKeys, clientGet)},
-	{"get_many of 100", over(RoleWorker, rawGetMany)},
+	{"get_many of 100", over(RoleWorker, (*stack).loadKeys, rawGetMany)},
 	{"direct prepared SELECT", startDirect},
 	{"JetStream KV get", startKV(kvGet)},
 	{redisGetCase, startRedis(redisGet)},
-	{"set, one statement each", over(RoleNaive, rawSet)},
-	{"set", over(RoleWorker, rawSet)},
+	{"set, one statement each", over(RoleNaive, (*stack).loadKeys, rawSet)},
+	{"set", over(RoleWorker, (*stack).loadKeys, rawSet)},
 	{"set, Go client", overClient(messages.MaxBatchRequests, (*stack).loadKeys, clientSet)},
 	{"JetStream KV put", startKV(kvPut)},
 	{redisSetCase, startRedis(redisSet)},
@@ -86,10 +86,15 @@ func namesOf(cases []benchCase) []string {
 
 func keyName(n uint64) string { return "key-" + strconv.FormatUint(n, 10) }
 
-// over measures requests that a role answers. The keys are loaded once for all cases.
-func over(roleName string, newOperation func(cfg Config, s *stack) (operation, int)) func(context.Context, Config, *stack, *progress) (*running, error) {
+// preparation makes what a case works on. What other cases have made already it leaves.
+type preparation func(s *stack, ctx context.Context, cfg Config, p *progress) error
+
+// over measures requests that a role answers, on what was prepared.
+func over(
+	roleName string, prepare preparation, newOperation func(cfg Config, s *stack) (operation, int),
+) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
-		if err := s.loadKeys(ctx, cfg, p); err != nil {
+		if err := prepare(s, ctx, cfg, p); err != nil {
 			return nil, err
 		}
 		r, err := s.startRole(ctx, roleName)

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/ai-cherry/morello/client"
@@ -12,8 +11,7 @@ import (
 // overClient measures typed calls of the Go client to a worker, encoding and decoding included; requests of concurrent callers go
 // together in messages of up to maxBatch.
 func overClient(
-	maxBatch int, prepare func(s *stack, ctx context.Context, cfg Config, p *progress) error,
-	newOperation func(cfg Config, s *stack, c *client.Client) operation,
+	maxBatch int, prepare preparation, newOperation func(cfg Config, s *stack, c *client.Client) operation,
 ) func(context.Context, Config, *stack, *progress) (*running, error) {
 	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
 		if err := prepare(s, ctx, cfg, p); err != nil {
@@ -71,8 +69,7 @@ func clientGetByToken(cfg Config, s *stack, c *client.Client) operation {
 
 // ignoreLate lets a run go on when the machine stalled for longer than the deadline of a call; the latency shows it.
 func ignoreLate(err error) error {
-	var known *messages.Error
-	if errors.As(err, &known) && known.Code == messages.CodeDeadlineExceeded {
+	if err != nil && messages.AsError(err).Code == messages.CodeDeadlineExceeded {
 		return nil
 	}
 	return err

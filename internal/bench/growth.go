@@ -17,25 +17,20 @@ func RunGrowth(ctx context.Context, cfg Config, rows []int) error {
 	cfg.setDefaults()
 	var cases []benchCase
 	for _, n := range slices.Sorted(slices.Values(rows)) {
-		cases = append(cases, benchCase{fmt.Sprintf("get, %d rows", n), startGrown(n)})
+		cases = append(cases, benchCase{fmt.Sprintf("get, %d rows", n), overGrown(n)})
 	}
 	return runCases(ctx, cfg, cases)
 }
 
-// startGrown measures gets of random keys among so many rows.
-func startGrown(rows int) func(context.Context, Config, *stack, *progress) (*running, error) {
-	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
-		if err := s.fill(ctx, rows, cfg.ValueBytes, p); err != nil {
-			return nil, err
-		}
-		r, err := s.startRole(ctx, RoleWorker)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Keys = rows
-		operation, items := rawGet(cfg, s)
-		return &running{operation, items, func() { s.stopRole(r) }}, nil
+// overGrown measures gets of random keys among so many rows.
+func overGrown(rows int) func(context.Context, Config, *stack, *progress) (*running, error) {
+	fill := func(s *stack, ctx context.Context, cfg Config, p *progress) error {
+		return s.fill(ctx, rows, cfg.ValueBytes, p)
 	}
+	return over(RoleWorker, fill, func(cfg Config, s *stack) (operation, int) {
+		cfg.Keys = rows
+		return rawGet(cfg, s)
+	})
 }
 
 // fill has roles work on a database with so many live entries, made at first use.

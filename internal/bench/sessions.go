@@ -39,11 +39,11 @@ type SessionsConfig struct {
 // cases in the order of the table. What reads comes before what writes; the open loop is measured by itself.
 func (c SessionsConfig) cases() []benchCase {
 	reads := []benchCase{
-		{sessionBase, over(RoleWorker, rawGet)},
-		{"session.get_by_token", overSessions(rawGetByToken)},
+		{sessionBase, over(RoleWorker, (*stack).loadKeys, rawGet)},
+		{"session.get_by_token", over(RoleWorker, (*stack).readySessions, rawGetByToken)},
 		{"session.get_by_token, Go client", overClient(messages.MaxBatchRequests, (*stack).readySessions, clientGetByToken)},
 	}
-	writes := []benchCase{{"session.update", overSessions(rawUpdate)}}
+	writes := []benchCase{{"session.update", over(RoleWorker, (*stack).readySessions, rawUpdate)}}
 	for _, conns := range c.StoreConns {
 		reads = append(reads, benchCase{fmt.Sprintf("pgxstore Find, %d connections", conns), startStore(conns, storeFind)})
 		writes = append(writes, benchCase{fmt.Sprintf("pgxstore Commit, %d connections", conns), startStore(conns, storeCommit)})
@@ -148,21 +148,7 @@ func (s *stack) readySessions(ctx context.Context, cfg Config, p *progress) erro
 	return s.exec(ctx, `VACUUM ANALYZE morello.session, morello.session_token`)
 }
 
-// overSessions measures requests to a worker.
-func overSessions(newOperation func(cfg Config, s *stack) operation) func(context.Context, Config, *stack, *progress) (*running, error) {
-	return func(ctx context.Context, cfg Config, s *stack, p *progress) (*running, error) {
-		if err := s.readySessions(ctx, cfg, p); err != nil {
-			return nil, err
-		}
-		r, err := s.startRole(ctx, RoleWorker)
-		if err != nil {
-			return nil, err
-		}
-		return &running{newOperation(cfg, s), 1, func() { s.stopRole(r) }}, nil
-	}
-}
-
-func rawGetByToken(cfg Config, s *stack) operation {
+func rawGetByToken(cfg Config, s *stack) (operation, int) {
 	endpoint := messages.SessionGetByTokenEndpoint.Info()
 	return func(ctx context.Context, random uint64) error {
 		reply, err := s.call(ctx, endpoint, []byte(`{"token":"`+s.logins[random%uint64(len(s.logins))].token+`"}`))
@@ -170,18 +156,18 @@ func rawGetByToken(cfg Config, s *stack) operation {
 			return fmt.Errorf("a look-up answered %s", reply)
 		}
 		return err
-	}
+	}, 1
 }
 
 // rawUpdate replaces the data, as a commit does.
-func rawUpdate(cfg Config, s *stack) operation {
+func rawUpdate(cfg Config, s *stack) (operation, int) {
 	endpoint := messages.SessionUpdateEndpoint.Info()
 	data := benchObject(cfg.ValueBytes)
 	return func(ctx context.Context, random uint64) error {
 		id := s.logins[random%uint64(len(s.logins))].id
 		_, err := s.call(ctx, endpoint, []byte(`{"session_id":"`+id+`","merge":"replace","data":`+data+`}`))
 		return err
-	}
+	}, 1
 }
 
 // storeTable is what the documentation of pgxstore says, and as many sessions as ours.
@@ -265,7 +251,8 @@ func measureTouches(ctx context.Context, cfg SessionsConfig, s *stack, p *progre
 	stop := sync.OnceFunc(func() { s.stopRole(r) })
 	defer stop()
 	p.show("%s: %.0f look-ups a second of %d sessions, for %s", hotCase, cfg.HotRate, cfg.HotSessions, cfg.HotDuration)
-	lookUp, hot := rawGetByToken(cfg.Config, s), uint64(min(cfg.HotSessions, len(s.logins)))
+	lookUp, _ := rawGetByToken(cfg.Config, s)
+	hot := uint64(min(cfg.HotSessions, len(s.logins)))
 	cpu := s.cpu()
 	m, err := pace(ctx, cfg.HotRate, cfg.HotDuration, func(ctx context.Context, random uint64) error { return lookUp(ctx, random%hot) })
 	if err != nil {
