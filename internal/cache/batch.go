@@ -49,7 +49,7 @@ func getEntries(ctx context.Context, db postgres.Querier, lookups []lookup) ([]e
 			FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS wanted (tenant, key, place)
 			JOIN morello.cache_entry AS e ON e.tenant = wanted.tenant AND e.key = wanted.key
 			WHERE e.expires_at > (SELECT now() - make_interval(secs => $4))`
-		// one is what a lone caller asks for, and takes PostgreSQL a quarter less than many.
+		// one is what a lone caller asks for, and takes PostgreSQL a tenth less than many.
 		one = `
 			SELECT 1, ` + found + `
 			FROM morello.cache_entry AS e WHERE e.tenant = $1 AND e.key = $2 AND e.expires_at > now() - make_interval(secs => $4)`

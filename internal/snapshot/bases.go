@@ -39,7 +39,7 @@ func (b *base) id() *string {
 }
 
 // bases remembers the last known snapshots of the agents that were used most recently, within a bound of memory. What it
-// says may be old: the statement that relies on a base locks its snapshot.
+// says may be old: who relies on a base looks, under the lock of the head, whether it is there.
 type bases struct {
 	mu     sync.Mutex
 	free   int64

@@ -20,7 +20,7 @@ const (
 // errAlone says that a creation is to be stored by itself: the transaction with the others has failed, or it was left out.
 var errAlone = errors.New("to be stored alone")
 
-// newTogether returns the batcher of small creations. Of an agent a batch has one, because each follows the one before.
+// newTogether returns the batcher of small creations. Those of an agent come one by one, because each follows the one before.
 func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
