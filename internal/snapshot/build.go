@@ -2,7 +2,7 @@ package snapshot
 
 import (
 	"bytes"
-	"encoding/binary"
+	"hash/crc32"
 	"math"
 )
 
@@ -16,14 +16,20 @@ const (
 	// inlineRefs is how many references such a value may have in addition. A list that grows is written anew with what holds it
 	// in any case, and a chunk of its own takes as much room as some references.
 	inlineRefs = 16
-	// wholeNode is how large an array or an object, encoded, may be without being cut into runs.
-	wholeNode = 2048
-	// Runs have minRun bytes, and on the average runTarget more; maxRun ends one in any case. In a list that grows at its end
-	// the last run and the list of runs are written anew each time: 1 to 2 KiB each is the least of both together for lists of
-	// some hundred elements (`morello bench snapshots`).
+	// wholeElement is how large an array or an object that is an element may be, in bytes of the document, to become one leaf, with its
+	// strings: so the messages of a conversation do.
+	wholeElement = 4096
+	// wholeNode is how large an array or an object may be, by the weight of its items, without being cut into runs.
+	wholeNode = 1536
+	// Runs weigh minRun, and on the average runTarget more; maxRun ends one in any case.
 	minRun    = 768
-	runTarget = 768
+	runTarget = 512
 	maxRun    = 4096
+	// refBytes is what a reference takes, and refWeight what an item counts that is one: what it refers to is read by itself, so that runs
+	// of few references cost a reader little. Where a list grows the references after the last cuts are written anew each time, and the
+	// fewer these are the better (`morello bench snapshots`).
+	refBytes  = 36
+	refWeight = 240
 	// maxIndexed bounds the text of one document that search finds. The rest is stored the same, and not indexed.
 	maxIndexed = 4 << 20
 )
@@ -48,7 +54,9 @@ func build(document []byte, known func(Hash) bool) *tree {
 	b := builder{document: document, known: known, seen: map[Hash]bool{}, tree: tree{fresh: map[Hash]*freshChunk{}}}
 	var whole run
 	b.value(&whole, 0)
-	b.root = b.emit(&whole, value).hash
+	root := b.emit(&whole, value)
+	b.close(&root)
+	b.root = root.hash
 	return &b.tree
 }
 
@@ -64,12 +72,15 @@ type builder struct {
 	used   int
 }
 
-// piece is a part of a run: a range of the document, or a reference to a chunk.
+// piece is a part of a run: a range of the document, or a reference to a chunk. Whether a leaf is needed is known when the chunk that
+// refers to it is made: until then it has no hash, because it may become a part of a larger leaf.
 type piece struct {
 	kind       refKind
 	node       bool
-	start, end int // of a literal
-	count      int // of a reference, as what follows
+	isOpen     bool // of a reference: a leaf without a hash yet
+	start, end int  // of a literal or of an open leaf
+	text       int  // of an open leaf: bytes of strings
+	count      int  // of a reference, as what follows
 	size       int64
 	hash       Hash
 }
@@ -83,8 +94,6 @@ type run struct {
 	text   int // bytes of strings in the literals; the names of members are none
 	size   int64
 }
-
-const refBytes = 36
 
 func (r *run) literal(start, end int) {
 	r.size += int64(end - start)
@@ -110,6 +119,34 @@ func (r *run) refs() (n int) {
 		}
 	}
 	return n
+}
+
+// weight is how much an item counts when a list is cut: its bytes, but more if it stands for one chunk, which takes room of its own.
+func (r *run) weight() int {
+	if r.refs() == 1 {
+		return r.bytes - refBytes + refWeight
+	}
+	return r.bytes
+}
+
+// isOpen reports whether all leaves under the run are open, so that it may become one itself.
+func (r *run) isOpen() bool {
+	for i := range r.pieces {
+		if p := &r.pieces[i]; p.kind != literal && !p.isOpen {
+			return false
+		}
+	}
+	return true
+}
+
+// collapse makes one range of the document, which begins at start, of a run whose leaves are open.
+func (r *run) collapse(start int) {
+	whole := run{pieces: r.pieces[:0], comma: r.comma, count: r.count, text: r.text}
+	for i := range r.pieces {
+		whole.text += r.pieces[i].text
+	}
+	whole.literal(start, start+int(r.size))
+	*r = whole
 }
 
 // add appends the pieces of a run.
@@ -150,15 +187,27 @@ func (b *builder) takeRun() run {
 // giveRun takes back a run whose pieces nobody needs any more.
 func (b *builder) giveRun(r run) { b.spare = append(b.spare, run{pieces: r.pieces[:0]}) }
 
-// emit makes a chunk of a run and returns the reference to it.
+// emit makes a chunk of a run, or an open leaf, and returns the reference to it.
 func (b *builder) emit(r *run, kind refKind) piece {
-	c := b.encode(r)
-	p := piece{kind: kind, node: !c.isLeaf(), count: r.count, size: r.size}
+	p := piece{kind: kind, count: r.count, size: r.size}
 	if kind == value {
 		p.count = 1
 	}
-	p.hash = b.note(c, r.text, false)
+	if len(r.pieces) == 1 && r.pieces[0].kind == literal {
+		p.isOpen, p.start, p.end, p.text = true, r.pieces[0].start, r.pieces[0].end, r.text
+		return p
+	}
+	p.node = true
+	p.hash = b.note(b.encode(r), r.text, false)
 	return p
+}
+
+// close gives an open leaf its hash.
+func (b *builder) close(p *piece) {
+	if p.isOpen {
+		p.hash = b.note(chunk{body: b.document[p.start:p.end]}, p.text, p.kind == text)
+		p.isOpen = false
+	}
 }
 
 // note names a chunk, which has so many bytes of text, and keeps it if it is not known. A chunk without text is not searchable
@@ -184,12 +233,8 @@ func (b *builder) note(c chunk, text int, isText bool) Hash {
 	return hash
 }
 
-// encode writes a run as a chunk.
+// encode writes a run with references as a chunk.
 func (b *builder) encode(r *run) (c chunk) {
-	if len(r.pieces) == 1 && r.pieces[0].kind == literal {
-		c.body = b.document[r.pieces[0].start:r.pieces[0].end]
-		return c
-	}
 	inline, nodes, leaves := 0, 0, 0
 	for i := range r.pieces {
 		switch p := &r.pieces[i]; {
@@ -212,6 +257,7 @@ func (b *builder) encode(r *run) (c chunk) {
 		case p.node:
 			c.nodes = append(c.nodes, p.hash)
 		default:
+			b.close(p)
 			c.leaves = append(c.leaves, p.hash)
 		}
 		c.body = appendRef(c.body, segment{kind: p.kind, node: p.node, count: p.count, size: p.size})
@@ -247,21 +293,28 @@ func (b *builder) scalarEnd(pos int) int {
 }
 
 // stringEnd returns where the string that begins at pos ends.
-func stringEnd(document []byte, pos int) int {
+func stringEnd(document []byte, pos int) int { return closingQuote(document, pos) + 1 }
+
+// closingQuote returns where the quote stands that ends the string that begins at pos, or -1.
+func closingQuote(document []byte, pos int) int {
 	for pos++; ; pos++ {
-		pos += bytes.IndexByte(document[pos:], '"')
+		next := bytes.IndexByte(document[pos:], '"')
+		if next < 0 {
+			return -1
+		}
+		pos += next
 		escapes := 0
 		for document[pos-1-escapes] == '\\' {
 			escapes++
 		}
 		if escapes%2 == 0 {
-			return pos + 1
+			return pos
 		}
 	}
 }
 
-// child is value, where a large value becomes a chunk of its own.
-func (b *builder) child(dst *run, pos int) (end int) {
+// child is value, where a large value becomes a chunk of its own; an element that is not large becomes one leaf with all strings in it.
+func (b *builder) child(dst *run, pos int, of refKind) (end int) {
 	switch c := b.document[pos]; {
 	case c == '"':
 		if end = stringEnd(b.document, pos); end-pos <= wholeText {
@@ -276,7 +329,12 @@ func (b *builder) child(dst *run, pos int) (end int) {
 	}
 	v := b.takeRun()
 	end = b.value(&v, pos)
-	if refs := v.refs(); refs > inlineRefs || v.bytes-refs*refBytes > inlineValue {
+	refs := v.refs()
+	isWhole := of == elements && refs > 0 && end-pos <= wholeElement && v.isOpen()
+	if isWhole {
+		v.collapse(pos)
+	}
+	if isWhole || refs > inlineRefs || v.bytes-refs*refBytes > inlineValue {
 		dst.ref(b.emit(&v, value))
 	} else {
 		dst.add(&v)
@@ -302,7 +360,7 @@ func (b *builder) list(dst *run, pos int, closing byte, kind refKind) (end int) 
 			item.literal(pos, value)
 			pos = value
 		}
-		pos = b.child(&item, pos)
+		pos = b.child(&item, pos, kind)
 		items.add(0, &item)
 		comma = pos
 	}
@@ -344,7 +402,7 @@ func (b *builder) longText(dst *run, from, to int) {
 
 // textPart makes a chunk of a part of a string.
 func (b *builder) textPart(from, to int) piece {
-	return piece{kind: text, size: int64(to - from), hash: b.note(chunk{body: b.document[from:to]}, to-from, true)}
+	return piece{kind: text, isOpen: true, start: from, end: to, text: to - from, size: int64(to - from)}
 }
 
 // sequence cuts a list of items into runs where the items themselves say so, that a change moves only the cuts near it. When
@@ -360,7 +418,8 @@ type sequence struct {
 type level struct {
 	closed []run // not chunks yet, because the list may be small
 	open   run
-	bytes  int    // of both
+	weight int    // of the items in open
+	total  int    // of all items
 	large  bool   // closed runs become chunks at once
 	window uint64 // hash of the last items, those that stand for about 64 bytes of the document
 }
@@ -380,13 +439,13 @@ func (s *sequence) level(depth int) *level {
 
 func (s *sequence) add(depth int, item *run) {
 	l := s.level(depth)
-	l.bytes += item.bytes + 1
+	l.total += item.weight()
 	cut := s.cutsAfter(l, item)
 	l.open.join(item)
 	if cut {
-		l.closed, l.open = append(l.closed, l.open), s.takeRun()
+		l.closed, l.open, l.weight = append(l.closed, l.open), s.takeRun(), 0
 	}
-	if l.large = l.large || l.bytes > wholeNode; l.large {
+	if l.large = l.large || l.total > wholeNode; l.large {
 		s.lift(depth)
 	}
 }
@@ -406,22 +465,15 @@ func (s *sequence) lift(depth int) {
 	l.closed = l.closed[:0]
 }
 
-// end appends what is left at the top of the levels.
+// end appends the top of the levels and then, level by level down, what comes after their last cuts: where a list grows. In chunks
+// of their own these few items would be written anew each time just the same.
 func (s *sequence) end(dst *run) {
-	for depth := 0; depth < s.depth; depth++ {
+	for depth := s.depth - 1; depth >= 0; depth-- {
 		l := s.level(depth)
-		if len(l.open.pieces) > 0 {
-			l.closed = append(l.closed, l.open)
-		} else {
-			s.giveRun(l.open)
-		}
-		if l.large {
-			s.lift(depth)
-			continue
-		}
+		l.closed = append(l.closed, l.open)
 		for i := range l.closed {
 			r := &l.closed[i]
-			if r.comma > 0 {
+			if len(r.pieces) > 0 && r.comma > 0 {
 				dst.literal(r.comma, r.comma+1)
 			}
 			dst.add(r)
@@ -435,31 +487,29 @@ func (s *sequence) end(dst *run) {
 // it too where it is small, because there are only so many different small ones, and perhaps none of them would end a run.
 func (s *sequence) cutsAfter(l *level, item *run) bool {
 	l.window = l.window<<(item.size+1) + s.digest(item) // nothing is left of a window that is shifted by 64 or more
-	after := l.open.bytes + item.bytes
-	if after >= maxRun {
+	weight := item.weight()
+	l.weight += weight
+	if l.weight >= maxRun {
 		return true
 	}
-	return after >= minRun && l.window < math.MaxUint64/runTarget*uint64(min(item.bytes, runTarget))
+	return l.weight >= minRun && l.window < math.MaxUint64/runTarget*uint64(min(weight, runTarget))
 }
 
-// digest is FNV-1a (RFC 9923) of an item, mixed once more because its high bits hardly depend on the last bytes.
+// digest is CRC-32C of an item, mixed because the high bits decide.
 func (s *sequence) digest(item *run) uint64 {
-	const offset, prime = 14695981039346656037, 1099511628211
-	sum := uint64(offset)
+	var sum uint32
 	for i := range item.pieces {
 		p := &item.pieces[i]
-		if p.kind != literal {
-			sum ^= binary.LittleEndian.Uint64(p.hash[:])
-			sum *= prime
-			continue
-		}
-		for _, c := range s.document[p.start:p.end] {
-			sum ^= uint64(c)
-			sum *= prime
+		if p.kind == literal || p.isOpen {
+			sum = crc32.Update(sum, castagnoli, s.document[p.start:p.end])
+		} else {
+			sum = crc32.Update(sum, castagnoli, p.hash[:])
 		}
 	}
-	return mix(sum)
+	return mix(uint64(sum))
 }
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // mix is the finaliser of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
 func mix(x uint64) uint64 {

@@ -125,6 +125,6 @@ func TestCreatorsSideBySide(t *testing.T) {
 	require.EqualValues(t, 50, f.count(t, `SELECT count(DISTINCT created_at) FROM morello.snapshot WHERE agent_id = 'one'`))
 	// what each added is what is there: nothing was counted twice
 	require.Equal(t, f.count(t, `SELECT sum(stored_bytes) FROM morello.snapshot`), f.count(t, `
-		SELECT sum(32 + coalesce(octet_length(nodes), 0) + coalesce(octet_length(leaves), 0) + coalesce(octet_length(body), 0) + coalesce(octet_length(text), 0))
+		SELECT sum(`+rowBytes+`)
 		FROM morello.snapshot_chunk`))
 }

@@ -161,20 +161,22 @@ func (d *diff) elements(ctx context.Context, path string, g gap) error {
 	return nil
 }
 
-// expandGaps opens the runs in the gaps by one level, and aligns them again.
+// expandGaps opens the largest runs in the gaps by one level, and aligns them again.
 func (d *diff) expandGaps(ctx context.Context, gaps []gap) (finer []gap, err error) {
 	var hashes []Hash
 	for _, g := range gaps {
-		hashes = runHashes(runHashes(hashes, g.from), g.to)
+		wanted := largestRuns(g.from, g.to, nil)
+		hashes = runHashes(runHashes(hashes, g.from, wanted), g.to, wanted)
 	}
 	if err := d.load(ctx, hashes); err != nil {
 		return nil, err
 	}
 	for _, g := range gaps {
-		if g.from, err = d.expand(ctx, g.from, everyRun); err != nil {
+		wanted := largestRuns(g.from, g.to, nil)
+		if g.from, err = d.expand(ctx, g.from, wanted); err != nil {
 			return nil, err
 		}
-		if g.to, err = d.expand(ctx, g.to, everyRun); err != nil {
+		if g.to, err = d.expand(ctx, g.to, wanted); err != nil {
 			return nil, err
 		}
 		finer = append(finer, align(g)...)
@@ -182,16 +184,30 @@ func (d *diff) expandGaps(ctx context.Context, gaps []gap) (finer []gap, err err
 	return finer, nil
 }
 
-func runHashes(hashes []Hash, items []rope) []Hash {
+// largestRuns chooses, but for the shared ones, the largest of the runs, and those of more than half of its items: the run of one list
+// may consist of runs that stand in the other.
+func largestRuns(from, to []rope, shared map[Hash]bool) (wanted func(rope) bool) {
+	largest := 0
+	for _, items := range [][]rope{from, to} {
+		for _, item := range items {
+			if item.isRun() && !shared[item[0].hash] {
+				largest = max(largest, item.items())
+			}
+		}
+	}
+	return func(run rope) bool { return !shared[run[0].hash] && 2*run.items() > largest }
+}
+
+func runHashes(hashes []Hash, items []rope, wanted func(rope) bool) []Hash {
 	for _, item := range items {
-		if item.isRun() {
+		if item.isRun() && wanted(item) {
 			hashes = item.refs(hashes)
 		}
 	}
 	return hashes
 }
 
-func hasRun(items []rope) bool { return len(runHashes(nil, items)) > 0 }
+func hasRun(items []rope) bool { return len(runHashes(nil, items, everyRun)) > 0 }
 
 func anyRun(gaps []gap) bool {
 	for _, g := range gaps {
@@ -277,11 +293,10 @@ func count(items []rope) (n int) {
 func (d *diff) objects(ctx context.Context, path string, from, to []rope) error {
 	for {
 		shared := sharedRuns(from, to)
-		wanted := func(run rope) bool { return !shared[run[0].hash] }
-		before := len(runHashes(nil, from)) + len(runHashes(nil, to))
-		if before == 2*len(shared) {
+		if len(runHashes(nil, from, everyRun))+len(runHashes(nil, to, everyRun)) == 2*len(shared) {
 			break
 		}
+		wanted := largestRuns(from, to, shared)
 		var err error
 		if from, err = d.expand(ctx, from, wanted); err != nil {
 			return err
@@ -325,10 +340,10 @@ func (d *diff) objects(ctx context.Context, path string, from, to []rope) error 
 func sharedRuns(from, to []rope) map[Hash]bool {
 	shared := map[Hash]bool{}
 	has := map[Hash]bool{}
-	for _, hash := range runHashes(nil, from) {
+	for _, hash := range runHashes(nil, from, everyRun) {
 		has[hash] = true
 	}
-	for _, hash := range runHashes(nil, to) {
+	for _, hash := range runHashes(nil, to, everyRun) {
 		if has[hash] {
 			shared[hash] = true
 		}

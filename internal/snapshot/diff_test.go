@@ -44,19 +44,26 @@ func TestDiff(t *testing.T) {
 	require.Equal(t, messages.ErrorDetails{Field: "to_snapshot_id"}, failure(t, err).Details)
 }
 
-// One turn more is a few chunks of the tree, and two additions.
+// One turn more is a few chunks of the tree, and two additions; also where runs end, so that the lists have others of other levels.
 func TestDiffReadsWhatDiffers(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	from, to := f.create(t, "a", conversation(400)), f.create(t, "a", conversation(401))
+	const first, last = 380, 401
+	var ids []string
+	for turns := first; turns <= last; turns++ {
+		ids = append(ids, f.create(t, "a", conversation(turns)).SnapshotID)
+	}
 	chunks := f.count(t, `SELECT count(*) FROM morello.snapshot_chunk`)
-	f.exec(t, `DELETE FROM morello.snapshot_chunk WHERE text LIKE 'sentence%turn1__ %'`) // what is not read may as well be gone
+	f.exec(t, `DELETE FROM morello.snapshot_chunk WHERE text LIKE '%sentence%turn1__ %'`) // what is not read may as well be gone
 	gone := chunks - f.count(t, `SELECT count(*) FROM morello.snapshot_chunk`)
 	require.Greater(t, gone, int64(50))
-	reply := f.diff(t, from.SnapshotID, to.SnapshotID)
-	require.Equal(t, []messages.SnapshotChange{
-		{Op: "add", Path: "/messages/400", Value: jsontext.Value(message(400))}, {Op: "replace", Path: "/step", Value: jsontext.Value("401")},
-	}, reply.Changes)
+	for i, turns := 1, first; turns < last; i, turns = i+1, turns+1 {
+		reply := f.diff(t, ids[i-1], ids[i])
+		require.Equal(t, []messages.SnapshotChange{
+			{Op: "add", Path: "/messages/" + jsonNumber(turns), Value: jsontext.Value(message(turns))},
+			{Op: "replace", Path: "/step", Value: jsontext.Value(jsonNumber(turns + 1))},
+		}, reply.Changes)
+	}
 }
 
 func TestDiffIsBounded(t *testing.T) {

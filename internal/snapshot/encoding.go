@@ -16,12 +16,27 @@ import (
 type encoding int16
 
 const (
-	rawBody   encoding = iota // column body
-	zstdBody                  // column body, in a frame of zstd (RFC 8878)
-	utf8Text                  // column text holds the characters of a string; the body has no escapes that are not needed
-	asciiText                 // the same, where the body has \u and four digits for all that is not ASCII
-	// searchableBit is set for searchable chunks.
-	searchableBit encoding = 8
+	rawBody      encoding = iota // column body
+	zstdBody                     // column body, in a frame of zstd (RFC 8878)
+	utf8Text                     // column text holds the characters of a string; the body has no escapes that are not needed
+	asciiText                    // the same, where the body has \u and four digits for all that is not ASCII
+	utf8Strings                  // column text holds the strings of a leaf, spelled as in utf8Text, and column body what is around them
+	asciiStrings                 // the same, spelled as in asciiText
+	formBits     = 7
+)
+
+const (
+	searchableBit encoding = 8 << iota // the chunk is searchable
+	packedBit                          // with the encodings of strings: column body is in a frame of zstd
+	filledBit                          // column text ends with a mark and spaces that mean nothing
+	maxEncoding   = filledBit<<1 - 1
+)
+
+// PostgreSQL compresses what a row holds if the row has more than fullRow bytes (TOAST_TUPLE_THRESHOLD, with pages of 8 KiB). A text
+// of minFilled bytes or more, but fewer, is filled up with spaces, of which the compression leaves some 20 bytes.
+const (
+	minFilled = 512
+	fullRow   = 2032
 )
 
 // row is a chunk as it is stored, but for its tenant.
@@ -62,26 +77,66 @@ func encode(hash Hash, c *freshChunk) row {
 	r := row{Hash: hash[:], Nodes: appendHashes(nil, c.nodes), Leaves: appendHashes(nil, c.leaves)}
 	if c.searchable {
 		r.Encoding = searchableBit
-		if c.isText {
-			plain := unescape(c.body)
-			if spelling, ok := spellingOf(plain, c.body); ok {
-				r.Encoding |= spelling
-				r.Text = &plain
-				return r
-			}
-			r.Text = new(storable(plain))
-		} else if found := c.inlineStrings(); found != "" {
-			r.Text = &found
+		if r.writeText(c) {
+			return r
 		}
 	}
-	r.Body = c.body
-	if len(c.body) >= smallBody {
-		if small := compressor.EncodeAll(c.body, nil); len(small) < len(c.body) {
-			r.Body = small
-			r.Encoding |= zstdBody
-		}
-	}
+	r.pack(c.body, zstdBody)
 	return r
+}
+
+// writeText writes what search finds in a chunk, and reports whether the body can be made of it.
+func (r *row) writeText(c *freshChunk) bool {
+	if c.isText {
+		plain := unescape(c.body)
+		form, ok := spellingOf(plain, c.body)
+		r.Encoding |= form
+		r.fill(storable(plain))
+		return ok
+	}
+	if c.isLeaf() {
+		frame, plain := takeStrings(c.body)
+		if form, ok := spellingOfStrings(frame, plain, c.body); ok {
+			r.Encoding |= form
+			r.fill(plain)
+			r.pack(frame, packedBit)
+			return true
+		}
+	}
+	r.fill(c.inlineStrings())
+	return false
+}
+
+// pack writes what becomes smaller by it in a frame of zstd.
+func (r *row) pack(body []byte, ifPacked encoding) {
+	r.Body = body
+	if len(body) >= smallBody {
+		if small := compressor.EncodeAll(body, nil); len(small) < len(body) {
+			r.Body = small
+			r.Encoding |= ifPacked
+		}
+	}
+}
+
+// fill writes a text so that PostgreSQL compresses it where that is worth it.
+func (r *row) fill(plain string) {
+	if room := fullRow - len(plain) - len(stringMark); len(plain) >= minFilled && room >= 0 {
+		plain += stringMark + strings.Repeat(" ", room)
+		r.Encoding |= filledBit
+	}
+	r.Text = &plain
+}
+
+// plainText is the text without what it is filled with.
+func (r *row) plainText() (string, error) {
+	if r.Encoding&filledBit == 0 {
+		return *r.Text, nil
+	}
+	end := strings.LastIndex(*r.Text, stringMark)
+	if end < 0 {
+		return "", errMalformed
+	}
+	return (*r.Text)[:end], nil
 }
 
 // decode reads a chunk from its row, and compares it with its hash.
@@ -107,14 +162,25 @@ func decodeHashes(joined []byte, list *[]Hash) (err error) {
 }
 
 func (r *row) decodeBody() ([]byte, error) {
-	form := r.Encoding &^ searchableBit
+	form := r.Encoding & formBits
 	switch {
+	case r.Encoding > maxEncoding:
 	case form == rawBody:
 		return r.Body, nil
 	case form == zstdBody:
 		return decompressor.DecodeAll(r.Body, nil)
-	case r.Text != nil && (form == utf8Text || form == asciiText):
-		return spell(*r.Text, form), nil
+	case r.Text != nil && form <= asciiStrings:
+		plain, err := r.plainText()
+		if err != nil || form < utf8Strings {
+			return spell(nil, plain, form), err
+		}
+		frame := r.Body
+		if r.Encoding&packedBit != 0 {
+			if frame, err = decompressor.DecodeAll(r.Body, nil); err != nil {
+				return nil, err
+			}
+		}
+		return putStrings(frame, plain, form)
 	}
 	return nil, fmt.Errorf("encoding %d", r.Encoding)
 }
@@ -138,7 +204,23 @@ func spellingOf(plain string, written []byte) (encoding, bool) {
 		return 0, false // PostgreSQL's text cannot hold it
 	}
 	for _, spelling := range []encoding{utf8Text, asciiText} {
-		if bytes.Equal(spell(plain, spelling), written) {
+		if bytes.Equal(spell(nil, plain, spelling), written) {
+			return spelling, true
+		}
+	}
+	return 0, false
+}
+
+// spellingOfStrings returns how putStrings makes the body of what takeStrings took out of it, if it can.
+func spellingOfStrings(frame []byte, plain string, body []byte) (encoding, bool) {
+	if bytes.IndexByte(body, '\\') < 0 {
+		return utf8Strings, true
+	}
+	if strings.IndexByte(plain, 0) >= 0 {
+		return 0, false
+	}
+	for _, spelling := range []encoding{utf8Strings, asciiStrings} {
+		if got, err := putStrings(frame, plain, spelling); err == nil && bytes.Equal(got, body) {
 			return spelling, true
 		}
 	}
@@ -148,9 +230,9 @@ func spellingOf(plain string, written []byte) (encoding, bool) {
 const hexDigits = "0123456789abcdef"
 
 // spell writes characters as most programs do: in utf8Text as JSON.stringify of ECMAScript, and in asciiText as json.dumps of
-// Python, which escapes all that is not ASCII.
-func spell(plain string, spelling encoding) []byte {
-	written := make([]byte, 0, len(plain)+len(plain)/16)
+// Python, which escapes all that is not ASCII. It appends to written.
+func spell(written []byte, plain string, spelling encoding) []byte {
+	written = slices.Grow(written, len(plain)+len(plain)/16)
 	for pos := 0; pos < len(plain); {
 		c := plain[pos]
 		if c >= utf8.RuneSelf && spelling == asciiText {
@@ -194,6 +276,63 @@ func storable(plain string) string { return strings.ReplaceAll(plain, "\x00", " 
 
 // stringMark stands between the strings of a chunk in the column text. It is no part of a word.
 const stringMark = "\x1f"
+
+// takeStrings takes the values that are strings out of the text of values, elements or members, so that they are empty there, and
+// returns them plain, with marks between them. Names of members stay.
+func takeStrings(body []byte) (frame []byte, plain string) {
+	frame = make([]byte, 0, 256)
+	found := make([]byte, 0, len(body))
+	count := 0
+	for {
+		start := bytes.IndexByte(body, '"')
+		if start < 0 {
+			return append(frame, body...), string(found)
+		}
+		end := stringEnd(body, start)
+		if end < len(body) && body[end] == ':' {
+			frame = append(frame, body[:end]...)
+		} else {
+			frame = append(append(frame, body[:start]...), `""`...)
+			if count++; count > 1 {
+				found = append(found, stringMark...)
+			}
+			found = append(found, unescape(body[start+1:end-1])...)
+		}
+		body = body[end:]
+	}
+}
+
+// putStrings is the reverse of takeStrings: it writes the strings where the empty ones stand.
+func putStrings(frame []byte, plain string, spelling encoding) ([]byte, error) {
+	body := make([]byte, 0, len(frame)+len(plain)+len(plain)/16)
+	isOver := false
+	for {
+		start := bytes.IndexByte(frame, '"')
+		if start < 0 {
+			if !isOver && plain != "" {
+				return nil, errMalformed
+			}
+			return append(body, frame...), nil
+		}
+		end := closingQuote(frame, start) + 1
+		if end == 0 {
+			return nil, errMalformed
+		}
+		body = append(body, frame[:start+1]...)
+		if end == len(frame) || frame[end] != ':' {
+			if isOver || end != start+2 {
+				return nil, errMalformed
+			}
+			var next string
+			var more bool
+			next, plain, more = strings.Cut(plain, stringMark)
+			isOver = !more
+			body = spell(body, next, spelling-utf8Strings+utf8Text)
+		}
+		body = append(body, frame[start+1:end]...)
+		frame = frame[end:]
+	}
+}
 
 // inlineStrings returns the strings, each once, that stand in the body of the chunk itself; the names of members are none.
 func (c *chunk) inlineStrings() string {

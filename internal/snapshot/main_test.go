@@ -104,6 +104,10 @@ func failure(t testing.TB, err error) *messages.Error {
 	return known
 }
 
+// rowBytes is what a row of chunks holds, but for what its text is filled with.
+const rowBytes = `32 + coalesce(octet_length(nodes), 0) + coalesce(octet_length(leaves), 0) + coalesce(octet_length(body), 0)
+	+ coalesce(octet_length(CASE WHEN encoding & 32 = 0 THEN text ELSE regexp_replace(text, E'\x1f *$', '') END), 0)`
+
 // conversation is a document that grows: messages of about a kilobyte, each of its own.
 func conversation(turns int) string {
 	var text strings.Builder

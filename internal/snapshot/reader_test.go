@@ -51,15 +51,25 @@ func TestSecondReader(t *testing.T) {
 		`"` + strings.Repeat(`caf\u00e9 \u007f\u001f \ud83d\ude00 \b\f\r\t`, 300) + `"`, `"` + strings.Repeat("plain é 漢字 😀 \u2028 \x7f ", 300) + `"`,
 		"[" + strings.Repeat("1.0,1e400,-0,", 20_000) + "0]", strings.Repeat("[", 512) + strings.Repeat("]", 512), strings.Repeat("7", 1<<20),
 		strings.Repeat(`{"a":"`+strings.Repeat("x ", 50)+`","b":[`+strings.Repeat("1,", 300), 200) + "1" + strings.Repeat("]}", 200),
+		`[{"na\"me:":"x: \"y\"","":"","é":"a","n":[1,"",{"deep":"\\"}],"said":"` + strings.Repeat("many words ", 60) + `"}]`,
+		`[{"ascii":"` + strings.Repeat(`\u00e9\n`, 20) + `","` + strings.Repeat("name ", 40) + `":"b"}]`,
+		`[{"neither":"` + strings.Repeat(`\u00E9\/\u001f`, 20) + `"}]`,
 	}
 	var given []storedDocument
+	forms, flags := map[encoding]bool{}, encoding(0)
 	for _, document := range documents {
 		given = append(given, rowsOf([]byte(document)))
+		for _, r := range given[len(given)-1].Rows {
+			forms[r.Encoding&formBits] = true
+			flags |= r.Encoding &^ formBits
+		}
 	}
+	require.Len(t, forms, 6, "every encoding occurs")
+	require.Equal(t, searchableBit|packedBit|filledBit, flags, "with every flag")
 	damaged, incomplete, later := rowsOf([]byte(exampleDocument)), rowsOf([]byte(exampleDocument)), rowsOf([]byte(exampleDocument))
 	damaged.Rows[0].Encoding ^= searchableBit
 	incomplete.Rows = incomplete.Rows[:1]
-	later.Rows[0].Encoding = 4
+	later.Rows[0].Encoding = 6
 	given = append(given, damaged, incomplete, later)
 
 	file := filepath.Join(t.TempDir(), "documents.json")

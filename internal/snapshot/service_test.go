@@ -45,7 +45,7 @@ func TestPathReadsWhatIsNeeded(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	id := f.create(t, "a", conversation(300)).SnapshotID
-	f.exec(t, `DELETE FROM morello.snapshot_chunk WHERE text LIKE 'sentence%turn1__ %'`)
+	f.exec(t, `DELETE FROM morello.snapshot_chunk WHERE text LIKE '%sentence%turn1__ %'`)
 	reply, err := f.Get(t.Context(), tenant, messages.SnapshotGet{SnapshotID: id, Path: "/messages/299"})
 	require.NoError(t, err)
 	require.Equal(t, message(299), string(reply.Data))
@@ -59,7 +59,7 @@ func TestDamageIsNamed(t *testing.T) {
 	f := newFixture(t)
 	made := f.create(t, "a", conversation(30))
 	for _, damage := range []string{
-		`UPDATE morello.snapshot_chunk SET text = overlay(text PLACING 'X' FROM 5) WHERE hash = (SELECT hash FROM morello.snapshot_chunk WHERE body IS NULL LIMIT 1)`,
+		`UPDATE morello.snapshot_chunk SET text = overlay(text PLACING 'X' FROM 5) WHERE hash = (SELECT hash FROM morello.snapshot_chunk WHERE encoding & 7 > 1 LIMIT 1)`,
 		`UPDATE morello.snapshot_chunk SET body = set_byte(body, 1, get_byte(body, 1) # 1) WHERE hash = (SELECT hash FROM morello.snapshot_chunk WHERE leaves IS NOT NULL LIMIT 1)`,
 		`UPDATE morello.snapshot_chunk SET leaves = set_byte(leaves, 40, get_byte(leaves, 40) # 128) WHERE hash = (SELECT hash FROM morello.snapshot_chunk WHERE leaves IS NOT NULL LIMIT 1)`,
 		`UPDATE morello.snapshot_chunk SET encoding = encoding # 8 WHERE hash = (SELECT hash FROM morello.snapshot_chunk LIMIT 1)`,

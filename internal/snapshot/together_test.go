@@ -36,7 +36,7 @@ func (f fixture) requireWhole(t testing.TB) {
 		WHERE snapshot_id IS DISTINCT FROM (SELECT snapshot_id FROM morello.snapshot AS s
 			WHERE s.tenant = h.tenant AND s.agent_id = h.agent_id ORDER BY created_at DESC LIMIT 1)`), "heads")
 	require.Equal(t, f.count(t, `SELECT sum(stored_bytes) FROM morello.snapshot`), f.count(t, `
-		SELECT sum(32 + coalesce(octet_length(nodes), 0) + coalesce(octet_length(leaves), 0) + coalesce(octet_length(body), 0) + coalesce(octet_length(text), 0))
+		SELECT sum(`+rowBytes+`)
 		FROM morello.snapshot_chunk`), "stored bytes")
 }
 

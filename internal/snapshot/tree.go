@@ -51,9 +51,10 @@ const given = `SELECT unnest($2::bytea[])`
 
 const chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
 
-// chunkBytes is what the row of the chunk c holds.
+// chunkBytes is what the row of the chunk c holds, without what its text is filled with (filledBit).
 const chunkBytes = `octet_length(c.hash) + coalesce(octet_length(c.nodes), 0) + coalesce(octet_length(c.leaves), 0)
-	+ coalesce(octet_length(c.body), 0) + coalesce(octet_length(c.text), 0)`
+	+ coalesce(octet_length(c.body), 0)
+	+ coalesce(octet_length(CASE WHEN c.encoding & 32 = 0 THEN c.text ELSE rtrim(c.text, E'\x1f ') END), 0)`
 
 // chunksSQL reads the chunks of trees, for collectChunks.
 func chunksSQL(roots string) string {

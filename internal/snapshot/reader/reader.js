@@ -20,12 +20,31 @@ const escape = (text, ascii) => {
   return text.replace(ascii ? /["\\]|[^ -~]/g : /["\\\x00-\x1f]/g, (unit) => short[unit] ?? long(unit)) // of UTF-16, so pairs become two
 }
 
+const known = 8 | 16 | 32 | 7
+
+const textOf = (row) => row.encoding & 32 ? row.text.slice(0, row.text.lastIndexOf('\u001f')) : row.text
+
+const withStrings = (frame, strings) => {
+  let next = 0
+  const body = frame.replace(/"(?:[^"\\]|\\.)*"(:?)/g, (string, colon) => colon ? string : `"${strings[next++]}"`)
+  if (next !== strings.length) throw new Error('the strings are not as many as their places')
+  return body
+}
+
 const bodyOf = (row) => {
-  switch (row.encoding & ~8) {
-    case 0: return bytes(row.body)
-    case 1: return Buffer.from(decompress(bytes(row.body)))
-    case 2: return Buffer.from(escape(row.text, false))
-    case 3: return Buffer.from(escape(row.text, true))
+  const stored = () => bytes(row.body)
+  const unpacked = () => Buffer.from(decompress(stored()))
+  if ((row.encoding & ~known) === 0) {
+    const form = row.encoding & 7
+    switch (form) {
+      case 0: return stored()
+      case 1: return unpacked()
+      case 2: case 3: return Buffer.from(escape(textOf(row), form === 3))
+      case 4: case 5: {
+        const frame = (row.encoding & 16 ? unpacked() : stored()).toString()
+        return Buffer.from(withStrings(frame, textOf(row).split('\u001f').map((plain) => escape(plain, form === 5))))
+      }
+    }
   }
   throw new Error(`encoding ${row.encoding} is of a later version`)
 }
