@@ -46,7 +46,7 @@ func exchange[Req validator, Reply any](
 	if err != nil {
 		return reply, &messages.Error{Code: messages.CodeInvalid, Message: "the request cannot be encoded as JSON", Cause: err}
 	}
-	answer, err := c.send(ctx, endpoint.Info(), body, raw)
+	answer, err := c.send(ctx, endpoint.Info(), packed{body, raw, messages.GoesAlone(request)})
 	if err != nil {
 		return reply, err
 	}
@@ -120,8 +120,15 @@ func (h headers) encode() nats.Header {
 	return header
 }
 
-// send sends an encoded request, again if need be, and returns the reply. raw are the headers of a request of raw bytes.
-func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body []byte, raw map[string]string) (*nats.Msg, error) {
+// packed is an encoded request.
+type packed struct {
+	body      []byte
+	raw       map[string]string // headers, if the body is raw bytes
+	goesAlone bool              // in no message with others
+}
+
+// send sends a request, again if need be, and returns the reply.
+func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, p packed) (*nats.Msg, error) {
 	if err := endpoint.CheckScope(c.tenant); err != nil {
 		return nil, err
 	}
@@ -134,15 +141,15 @@ func (c *Client) send(ctx context.Context, endpoint messages.EndpointInfo, body 
 		deadline = time.Now().Add(endpoint.Timeout)
 	}
 	header := h.encode()
-	for name, value := range raw {
+	for name, value := range p.raw {
 		header.Set(name, value)
 	}
 	r := &request{
 		client: c, deadline: deadline, given: given, timeout: endpoint.Timeout,
-		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: body, Header: header},
+		msg:        &nats.Msg{Subject: endpoint.Subject(c.tenant), Data: p.body, Header: header},
 		repeatable: endpoint.Repeatable(h.idempotencyKey != ""),
 	}
-	if len(header) == 0 && len(body) <= maxGatheredBytes {
+	if !p.goesAlone && len(header) == 0 && len(p.body) <= maxGatheredBytes {
 		r.gatherer = c.gathererOf(endpoint)
 	}
 	return r.run(ctx)

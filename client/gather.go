@@ -39,8 +39,17 @@ type gatherer struct {
 type gathered struct {
 	ctx      context.Context
 	deadline time.Time
+	given    bool // whether the context ends at the deadline
 	body     []byte
 	answer   chan answer // of one
+}
+
+// give answers a request, if it has no answer yet.
+func (w *gathered) give(a answer) {
+	select {
+	case w.answer <- a:
+	default:
+	}
 }
 
 // answer is what came of a request: the reply, an error of the worker or of the library, or that it is to be sent by itself.
@@ -89,7 +98,7 @@ func (g *gatherer) join(ctx context.Context, r *request) *gathered {
 		g.unanswered++
 		return nil
 	}
-	waits := &gathered{ctx: ctx, deadline: r.deadline, body: r.msg.Data, answer: make(chan answer, 1)}
+	waits := &gathered{ctx: ctx, deadline: r.deadline, given: r.given, body: r.msg.Data, answer: make(chan answer, 1)}
 	g.waiting = append(g.waiting, waits)
 	return waits
 }
@@ -138,8 +147,8 @@ func (g *gatherer) take() (batch []*gathered) {
 	return batch
 }
 
-// send sends requests in one message and hands out the replies. It waits as long as the most patient of the callers; each of the
-// others leaves when its own time has come.
+// send sends requests in one message and hands out the replies. It waits as long as the most patient of the callers, but not longer
+// than a worker may work; each of the others leaves when its own time has come.
 func (g *gatherer) send(batch []*gathered) {
 	answered := g.expectAnswer()
 	deadline := batch[0].deadline
@@ -157,12 +166,21 @@ func (g *gatherer) send(batch []*gathered) {
 		msg.Header[messages.HeaderBatch] = []string{strconv.Itoa(len(batch))}
 		msg.Data = messages.JoinBatch(bodies)
 	}
+	for _, waits := range batch {
+		if !waits.given && waits.deadline.Before(deadline) {
+			leave := time.AfterFunc(time.Until(waits.deadline.Add(replyGrace)), func() { waits.give(answer{err: context.DeadlineExceeded}) })
+			defer leave.Stop()
+		}
+	}
+	if latest := time.Now().Add(messages.MaxTimeout); latest.Before(deadline) {
+		deadline = latest
+	}
 	ctx, cancel := context.WithDeadline(context.Background(), deadline.Add(replyGrace))
 	defer cancel()
 	reply, err := g.client.nc.RequestMsgWithContext(ctx, msg)
 	answered()
 	if len(batch) == 1 {
-		batch[0].answer <- answer{reply: reply, err: err}
+		batch[0].give(answer{reply: reply, err: err})
 		return
 	}
 	g.handOut(batch, reply, err)
@@ -185,7 +203,7 @@ func (g *gatherer) handOut(batch []*gathered, reply *nats.Msg, err error) {
 		if elements != nil {
 			got = g.answerOf(elements[i])
 		}
-		waits.answer <- got
+		waits.give(got)
 	}
 }
 

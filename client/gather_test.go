@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
@@ -24,39 +25,44 @@ import (
 // gatherWorker answers gets with the key as the value, also several in one message, when it is allowed to; answer may decide otherwise
 // on a key.
 type gatherWorker struct {
-	nc     *nats.Conn
 	answer func(key string, together int) *messages.Error
 	mu     sync.Mutex
 	sizes  []int          // of the messages
 	seen   map[string]int // how often a key was asked for
 }
 
-func startGatherWorker(t *testing.T, natsURL string, hold <-chan struct{}, answer func(key string, together int) *messages.Error) *gatherWorker {
+// serve answers the messages on a subject, each in its own time.
+func serve(t *testing.T, natsURL, subject string, handle func(nc *nats.Conn, msg *nats.Msg)) {
 	t.Helper()
 	nc, err := nats.Connect(natsURL)
 	require.NoError(t, err)
 	t.Cleanup(nc.Close)
-	w := &gatherWorker{nc: nc, answer: answer, seen: map[string]int{}}
-	_, err = nc.Subscribe(messages.CacheGetEndpoint.Info().WorkerSubject(), func(msg *nats.Msg) {
-		go func() {
-			bodies, reply := w.note(t, msg), &nats.Msg{Subject: msg.Reply}
-			if hold != nil {
-				<-hold
-			}
-			var replies [][]byte
-			for _, body := range bodies {
-				replies = append(replies, w.reply(body, len(bodies)))
-			}
-			if reply.Data = replies[0]; msg.Header.Get(messages.HeaderBatch) != "" {
-				reply.Data = messages.JoinBatch(replies)
-			} else if failure := messages.BatchedError(reply.Data); failure != nil {
-				reply.Header = nats.Header{messages.HeaderErrorCode: {strconv.Itoa(failure.Code.Number())}}
-			}
-			_ = nc.PublishMsg(reply)
-		}()
-	})
+	_, err = nc.Subscribe(subject, func(msg *nats.Msg) { go handle(nc, msg) })
 	require.NoError(t, err)
 	require.NoError(t, nc.Flush())
+}
+
+var cacheGetSubject = messages.CacheGetEndpoint.Info().WorkerSubject()
+
+func startGatherWorker(t *testing.T, natsURL string, hold <-chan struct{}, answer func(key string, together int) *messages.Error) *gatherWorker {
+	t.Helper()
+	w := &gatherWorker{answer: answer, seen: map[string]int{}}
+	serve(t, natsURL, cacheGetSubject, func(nc *nats.Conn, msg *nats.Msg) {
+		bodies, reply := w.note(t, msg), &nats.Msg{Subject: msg.Reply}
+		if hold != nil {
+			<-hold
+		}
+		var replies [][]byte
+		for _, body := range bodies {
+			replies = append(replies, w.reply(body, len(bodies)))
+		}
+		if reply.Data = replies[0]; msg.Header.Get(messages.HeaderBatch) != "" {
+			reply.Data = messages.JoinBatch(replies)
+		} else if failure := messages.BatchedError(reply.Data); failure != nil {
+			reply.Header = nats.Header{messages.HeaderErrorCode: {strconv.Itoa(failure.Code.Number())}}
+		}
+		_ = nc.PublishMsg(reply)
+	})
 	return w
 }
 
@@ -175,21 +181,16 @@ func TestLoneCallersSendAtOnce(t *testing.T) {
 func TestSlowMessagesHoldUpNobody(t *testing.T) {
 	t.Parallel()
 	natsURL := devtest.NATS(t).URL()
-	hold := make(chan struct{})
-	var slow atomic.Bool
-	slow.Store(true)
-	nc, err := nats.Connect(natsURL)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	_, err = nc.Subscribe(messages.CacheGetEndpoint.Info().WorkerSubject(), func(msg *nats.Msg) {
-		if slow.Load() {
-			go func() { <-hold; _ = msg.Respond([]byte(`{"found":false}`)) }()
+	hold, arrived := make(chan struct{}), make(chan struct{})
+	serve(t, natsURL, cacheGetSubject, func(_ *nats.Conn, msg *nats.Msg) {
+		if keyOf(msg.Data) == "fast" {
+			_ = msg.Respond([]byte(`{"found":true}`))
 			return
 		}
-		_ = msg.Respond([]byte(`{"found":true}`))
+		arrived <- struct{}{}
+		<-hold
+		_ = msg.Respond([]byte(`{"found":false}`))
 	})
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
 	c := connect(t, client.Config{URL: natsURL})
 	var callers sync.WaitGroup
 	for range 4 {
@@ -197,9 +198,8 @@ func TestSlowMessagesHoldUpNobody(t *testing.T) {
 			_, err := c.Cache().Get(t.Context(), messages.CacheGet{Key: "slow"})
 			require.NoError(t, err)
 		})
-		time.Sleep(20 * time.Millisecond) // each has left by itself
+		<-arrived // by itself
 	}
-	slow.Store(false)
 	reply, err := c.Cache().Get(t.Context(), messages.CacheGet{Key: "fast"})
 	require.NoError(t, err)
 	require.True(t, reply.Found)
@@ -245,56 +245,41 @@ func TestFailuresWithinAMessage(t *testing.T) {
 	require.Equal(t, 1, w.seen["a"])
 }
 
+// serveAfterABatch answers messages of several requests, and messages of one when one of several has come: until then others gather.
+func serveAfterABatch(t *testing.T, natsURL string, several func(nc *nats.Conn, msg *nats.Msg)) {
+	t.Helper()
+	came := make(chan struct{})
+	var once sync.Once
+	serve(t, natsURL, cacheGetSubject, func(nc *nats.Conn, msg *nats.Msg) {
+		if msg.Header.Get(messages.HeaderBatch) != "" {
+			several(nc, msg)
+			once.Do(func() { close(came) })
+			return
+		}
+		<-came
+		_ = msg.Respond(fmt.Appendf(nil, `{"found":true,"value":%q}`, keyOf(msg.Data)))
+	})
+}
+
 // TestWorkersThatTakeOneRequestAMessage: they refuse the message, and each request goes by itself.
 func TestWorkersThatTakeOneRequestAMessage(t *testing.T) {
 	t.Parallel()
 	natsURL := devtest.NATS(t).URL()
-	nc, err := nats.Connect(natsURL)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	var refused atomic.Int64
-	_, err = nc.Subscribe(messages.CacheGetEndpoint.Info().WorkerSubject(), func(msg *nats.Msg) {
-		go func() {
-			time.Sleep(2 * time.Millisecond)
-			var request messages.CacheGet
-			err := messages.Decode(msg.Data, &request)
-			if err == nil {
-				_ = msg.Respond(fmt.Appendf(nil, `{"found":true,"value":%q}`, request.Key))
-				return
-			}
-			refused.Add(1)
-			body, _ := messages.Encode(messages.AsError(err).Body(true))
-			_ = nc.PublishMsg(&nats.Msg{Subject: msg.Reply, Data: body, Header: nats.Header{messages.HeaderErrorCode: {"400"}}})
-		}()
+	serveAfterABatch(t, natsURL, func(nc *nats.Conn, msg *nats.Msg) {
+		body, _ := messages.Encode(messages.AsError(messages.Decode(msg.Data, &messages.CacheGet{})).Body(true))
+		_ = nc.PublishMsg(&nats.Msg{Subject: msg.Reply, Data: body, Header: nats.Header{messages.HeaderErrorCode: {"400"}}})
 	})
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
 	c := connect(t, client.Config{URL: natsURL})
 	for key, err := range getAll(t.Context(), t, c, keyNames(50)) {
 		require.NoError(t, err, key)
 	}
-	require.Positive(t, refused.Load())
 }
 
 // TestRepliesThatCannotBeDivided are internal errors, and nobody gets another's.
 func TestRepliesThatCannotBeDivided(t *testing.T) {
 	t.Parallel()
 	natsURL := devtest.NATS(t).URL()
-	nc, err := nats.Connect(natsURL)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	_, err = nc.Subscribe(messages.CacheGetEndpoint.Info().WorkerSubject(), func(msg *nats.Msg) {
-		go func() {
-			time.Sleep(2 * time.Millisecond)
-			if msg.Header.Get(messages.HeaderBatch) != "" {
-				_ = msg.Respond([]byte(`[{"found":true}]`))
-				return
-			}
-			_ = msg.Respond(fmt.Appendf(nil, `{"found":true,"value":%q}`, keyOf(msg.Data)))
-		}()
-	})
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
+	serveAfterABatch(t, natsURL, func(_ *nats.Conn, msg *nats.Msg) { _ = msg.Respond([]byte(`[{"found":true}]`)) })
 	c := connect(t, client.Config{URL: natsURL})
 	failed := 0
 	for _, err := range getAll(t.Context(), t, c, keyNames(50)) {
@@ -306,56 +291,133 @@ func TestRepliesThatCannotBeDivided(t *testing.T) {
 	require.Positive(t, failed)
 }
 
-// TestWhatGoesAlone: requests that say something in headers, large ones, and all of a client that is told so.
+// TestWhatGoesAlone: requests that say something in headers, large ones, those that may wait for others or must not be asked for
+// twice, and all of a client that is told so.
 func TestWhatGoesAlone(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("k", 500)
+	get := func(ctx context.Context, c *client.Client) error {
+		_, err := c.Cache().Get(ctx, messages.CacheGet{Key: strings.Repeat("k", 500)})
+		return err
+	}
+	setting := func(m messages.CacheSet) func(ctx context.Context, c *client.Client) error {
+		m.Key = "k"
+		return func(ctx context.Context, c *client.Client) error {
+			_, err := c.Cache().Set(ctx, m)
+			return err
+		}
+	}
+	small, version := jsontext.Value(`1`), int64(1)
 	for name, test := range map[string]struct {
-		cfg client.Config
-		ctx func(context.Context) context.Context
-		set bool
+		cfg  client.Config
+		ctx  func(context.Context) context.Context
+		call func(ctx context.Context, c *client.Client) error
 	}{
-		"max_batch 1": {cfg: client.Config{MaxBatch: 1}},
-		"actor":       {ctx: func(ctx context.Context) context.Context { return client.WithActor(ctx, "ann") }},
-		"key":         {ctx: func(ctx context.Context) context.Context { return client.WithIdempotencyKey(ctx, "once") }, set: true},
-		"large":       {set: true},
+		"max_batch 1": {cfg: client.Config{MaxBatch: 1}, call: get},
+		"actor":       {ctx: func(ctx context.Context) context.Context { return client.WithActor(ctx, "ann") }, call: get},
+		"key": {
+			ctx: func(ctx context.Context) context.Context { return client.WithIdempotencyKey(ctx, "once") }, call: setting(messages.CacheSet{Value: small}),
+		},
+		"large":      {call: setting(messages.CacheSet{Value: jsontext.Value(`"` + strings.Repeat("v", 10_000) + `"`)})},
+		"if_absent":  {call: setting(messages.CacheSet{Value: small, IfAbsent: true})},
+		"if_version": {call: setting(messages.CacheSet{Value: small, IfVersion: &version})},
+		"with lease": {call: setting(messages.CacheSet{Value: small, Lease: uuid.NewString()})},
+		"for a lease": {call: func(ctx context.Context, c *client.Client) error {
+			_, err := c.Cache().Get(ctx, messages.CacheGet{Key: "k", Lease: true})
+			return err
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
+			const calls = 40
 			natsURL := devtest.NATS(t).URL()
-			nc, err := nats.Connect(natsURL)
-			require.NoError(t, err)
-			t.Cleanup(nc.Close)
-			var together atomic.Int64
-			_, err = nc.Subscribe("morello.v1.*.cache.*", func(msg *nats.Msg) {
+			var together, alone atomic.Int64
+			all := make(chan struct{}) // are there
+			serve(t, natsURL, "morello.v1.*.cache.*", func(_ *nats.Conn, msg *nats.Msg) {
 				if msg.Header.Get(messages.HeaderBatch) != "" {
 					together.Add(1)
+				} else if alone.Add(1) == calls {
+					close(all)
 				}
-				go func() { time.Sleep(2 * time.Millisecond); _ = msg.Respond([]byte(`{}`)) }()
+				<-all
+				_ = msg.Respond([]byte(`{}`))
 			})
-			require.NoError(t, err)
-			require.NoError(t, nc.Flush())
-			test.cfg.URL = natsURL
+			test.cfg.URL, test.cfg.Attempts = natsURL, 1
 			c, ctx := connect(t, test.cfg), t.Context()
 			if test.ctx != nil {
 				ctx = test.ctx(ctx)
 			}
 			var callers sync.WaitGroup
-			for range 40 {
-				callers.Go(func() {
-					var err error
-					if test.set {
-						_, err = c.Cache().Set(ctx, messages.CacheSet{Key: "k", Value: jsontext.Value(`"` + strings.Repeat(long, 20) + `"`)})
-					} else {
-						_, err = c.Cache().Get(ctx, messages.CacheGet{Key: long})
-					}
-					require.NoError(t, err)
-				})
+			for range calls {
+				callers.Go(func() { require.NoError(t, test.call(ctx, c)) })
 			}
 			callers.Wait()
 			require.Zero(t, together.Load())
 		})
 	}
+}
+
+// TestLeaseOfAReplyThatIsTooLarge: who does not learn of its lease, because the stale value is too large to come with others, does
+// not keep it.
+func TestLeaseOfAReplyThatIsTooLarge(t *testing.T) {
+	t.Parallel()
+	natsURL := startStack(t)
+	c := connect(t, client.Config{URL: natsURL})
+	ttl := 0.001
+	_, err := c.Cache().Set(t.Context(), messages.CacheSet{Key: "k", Value: jsontext.Value(`"` + strings.Repeat("x", 100<<10) + `"`), TTLSeconds: &ttl})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		got, err := c.Cache().Get(t.Context(), messages.CacheGet{Key: "k"})
+		return err == nil && !got.Found
+	}, 10*time.Second, time.Millisecond)
+	get := messages.CacheGet{Key: "k", Lease: true, StaleSeconds: 60}
+	body, err := messages.Encode(get)
+	require.NoError(t, err)
+	nc, err := nats.Connect(natsURL)
+	require.NoError(t, err)
+	t.Cleanup(nc.Close)
+	msg := &nats.Msg{Subject: "morello.v1.acme.cache.get", Data: messages.JoinBatch([][]byte{body, body}), Header: nats.Header{messages.HeaderBatch: {"2"}}}
+	reply, err := nc.RequestMsgWithContext(t.Context(), msg)
+	require.NoError(t, err)
+	replies, err := messages.SplitBatch(reply.Data, 2)
+	require.NoError(t, err)
+	for _, element := range replies {
+		require.Equal(t, messages.CodeTooLarge, messages.BatchedError(element).Code)
+	}
+	got, err := c.Cache().Get(t.Context(), get)
+	require.NoError(t, err)
+	require.True(t, got.Stale)
+	require.NotEmpty(t, got.Lease)
+}
+
+// TestCallersWithoutADeadline leave when the operation's time has come, whoever they go with.
+func TestCallersWithoutADeadline(t *testing.T) {
+	t.Parallel()
+	natsURL, hold := devtest.NATS(t).URL(), make(chan struct{})
+	startGatherWorker(t, natsURL, hold, nil)
+	c := connect(t, client.Config{URL: natsURL, Attempts: 1})
+	patient, cancel := context.WithTimeout(t.Context(), time.Hour)
+	var others, callers sync.WaitGroup
+	for range 10 {
+		others.Go(func() {
+			_, err := c.Cache().Get(patient, messages.CacheGet{Key: "patient"})
+			require.ErrorIs(t, err, context.Canceled)
+		})
+		callers.Go(func() {
+			_, err := c.Cache().Get(t.Context(), messages.CacheGet{Key: "without"})
+			requireCode(t, messages.CodeDeadlineExceeded, err)
+		})
+	}
+	left := make(chan struct{})
+	go func() { callers.Wait(); close(left) }()
+	select {
+	case <-left:
+	case <-time.After(30 * time.Second):
+		t.Error("they wait for the others")
+	}
+	cancel()
+	others.Wait()
+	close(hold)
+	callers.Wait()
 }
 
 // TestCallersThatGoAway: a caller whose context ends gets its answer then, and its request does not leave after that. Nobody else

@@ -254,22 +254,17 @@ func TestEndedContext(t *testing.T) {
 func TestRepliesThatCannotBeRead(t *testing.T) {
 	t.Parallel()
 	natsURL := devtest.NATS(t).URL()
-	nc, err := nats.Connect(natsURL)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
 	for subject, header := range map[string]nats.Header{
 		"morello.v1.acme.cache.get": nil, "morello.v1.acme.cache.set": {messages.HeaderErrorCode: {"500"}},
 	} {
-		_, err := nc.Subscribe(subject, func(msg *nats.Msg) {
+		serve(t, natsURL, subject, func(_ *nats.Conn, msg *nats.Msg) {
 			if err := msg.RespondMsg(&nats.Msg{Data: []byte("["), Header: header}); err != nil {
 				t.Error(err)
 			}
 		})
-		require.NoError(t, err)
 	}
-	require.NoError(t, nc.Flush())
 	c := connect(t, client.Config{URL: natsURL}).Cache()
-	_, err = c.Get(t.Context(), messages.CacheGet{Key: "k"})
+	_, err := c.Get(t.Context(), messages.CacheGet{Key: "k"})
 	requireCode(t, messages.CodeInternal, err)
 	_, err = c.Set(t.Context(), messages.CacheSet{Key: "k", Value: []byte("1")})
 	requireCode(t, messages.CodeInternal, err)

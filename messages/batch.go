@@ -7,7 +7,9 @@ import (
 
 // A message may carry several requests to one operation, where the endpoint's Batched allows it: the header HeaderBatch says how
 // many, and the body is a JSON array of them. The reply is an array of as many elements in the same order, each what the request
-// would have been answered by itself: the reply, or an ErrorReply, told by its member "error". One may fail where others do not.
+// would have been answered by itself: the reply, or an ErrorReply, told by its member "error". One may fail where others do not. It comes
+// when the last of them is done: what may take longer than others, and what must not be asked for twice, is better sent by itself
+// (GoesAlone).
 
 const (
 	// MaxBatchRequests bounds the requests of one message.
@@ -16,6 +18,12 @@ const (
 	// too_large: the request has taken effect, and is to be sent by itself for its reply.
 	MaxBatchedReplyBytes = MaxReplyBytes / MaxBatchRequests
 )
+
+// GoesAlone reports whether a request is to share a message with no others, though its operation allows it.
+func GoesAlone(request any) bool {
+	r, ok := request.(interface{ goesAlone() bool })
+	return ok && r.goesAlone()
+}
 
 // JoinBatch writes the body of a message from those of its requests, or of its replies.
 func JoinBatch(bodies [][]byte) []byte {

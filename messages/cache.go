@@ -32,6 +32,8 @@ func (m CacheGet) Validate() error {
 	return checkKey("key", m.Key)
 }
 
+func (m CacheGet) goesAlone() bool { return m.Lease } // the token would be lost if the value were too large to come with others
+
 // CacheGetReply holds the entry. A miss, an expired entry included, is found:false; unless a stale value was accepted,
 // which is found:true and stale:true.
 type CacheGetReply struct {
@@ -111,6 +113,8 @@ func (m CacheSet) Validate() error {
 	}
 	return checkTags("tags", m.Tags)
 }
+
+func (m CacheSet) goesAlone() bool { return m.Conditional() } // it waits for whoever holds its entry
 
 // Conditional reports whether the set depends on what is there.
 func (m CacheSet) Conditional() bool { return m.IfAbsent || m.IfVersion != nil || m.Lease != "" }

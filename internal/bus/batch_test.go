@@ -234,8 +234,10 @@ func TestDrainAnswersBatches(t *testing.T) {
 	entered, release := make(chan struct{}, 2), make(chan struct{})
 	server, _, url := serve(t, bus.ServerConfig{}, bus.Bind(messages.CacheGetEndpoint,
 		func(ctx context.Context, tenant string, m messages.CacheGet) (messages.CacheGetReply, error) {
-			entered <- struct{}{}
-			<-release
+			if m.Key != "late" {
+				entered <- struct{}{}
+				<-release
+			}
 			return echoGet(ctx, tenant, m)
 		}))
 	nc := rawConn(t, url)
@@ -249,7 +251,10 @@ func TestDrainAnswersBatches(t *testing.T) {
 	<-entered
 	drained := make(chan error, 1)
 	go func() { drained <- server.Drain(t.Context()) }()
-	time.Sleep(20 * time.Millisecond)
+	require.Eventually(t, func() bool { // its subscription is gone
+		_, err := nc.Request(getSubject, []byte(`{"key":"late"}`), 10*time.Second)
+		return errors.Is(err, nats.ErrNoResponders)
+	}, 5*time.Second, time.Millisecond)
 	require.Empty(t, drained)
 	close(release)
 	require.NoError(t, <-drained)

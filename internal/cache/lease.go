@@ -147,6 +147,16 @@ func giveBackLeases(ctx context.Context, db postgres.Querier, tokens map[entryKe
 	return err
 }
 
+// giveBackLease ends a lease whose token did not reach who asked for it, also when that one has gone.
+func (s *Service) giveBackLease(ctx context.Context, key entryKey, token string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), messages.CacheGetEndpoint.Timeout)
+	defer cancel()
+	_, err := postgres.InStatement(ctx, s.pool, key.tenant, func(ctx context.Context, db postgres.Querier) (struct{}, error) {
+		return struct{}{}, giveBackLeases(ctx, db, map[entryKey]string{key: token}, []string{token})
+	})
+	return err
+}
+
 // setWithLease stores the entry if the lease holds, and ends it. It holds until it lapses, is deleted, or the key has been
 // set by somebody else: then an entry is there that is live, or newer than the one that the lease was given for.
 func (s *Service) setWithLease(ctx context.Context, e newEntry, token string) (messages.CacheSetReply, error) {

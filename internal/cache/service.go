@@ -128,8 +128,14 @@ func (s *Service) getReply(key entryKey, found entry, err error) (messages.Cache
 }
 
 // getLarge reads one entry by itself, when the memory for its value is free. It may have changed since its size was
-// read, so that the size is a reservation and not a promise. Lease and wait stay as they were decided.
-func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheGet, decided entry) (entry, error) {
+// read, so that the size is a reservation and not a promise. Lease and wait stay as they were decided; a lease that its holder will
+// not hear of is given back.
+func (s *Service) getLarge(ctx context.Context, tenant string, m messages.CacheGet, decided entry) (large entry, err error) {
+	defer func() {
+		if err != nil && decided.lease != "" {
+			err = errors.Join(err, s.giveBackLease(ctx, entryKey{tenant, m.Key}, decided.lease))
+		}
+	}()
 	if err := bus.Reserve(ctx, decided.sizeBytes); err != nil {
 		return entry{}, err
 	}
