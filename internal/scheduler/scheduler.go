@@ -104,16 +104,22 @@ func ownedByAgents(p *process.Process) []registry.DeleteOwned {
 	}
 }
 
+// publishTimeout is how long a job waits for the stream, with rows locked: who needs them is not to wait for longer. The batch is then
+// undone, and done again later.
+const publishTimeout = time.Second
+
 // publishingEach publishes events of a kind, each under an id of its own.
 func publishingEach[Body any](p *process.Process, event messages.Event[Body]) func(ctx context.Context, tenant string, body Body) error {
 	return func(ctx context.Context, tenant string, body Body) error {
-		return bus.PublishEvent(ctx, p.Conn, event, tenant, uuid.NewString()+":1:1", body)
+		return publishing(p, event)(ctx, tenant, uuid.NewString()+":1:1", body)
 	}
 }
 
 // publishing publishes events of a kind under ids that the jobs give them.
 func publishing[Body any](p *process.Process, event messages.Event[Body]) func(ctx context.Context, tenant, id string, body Body) error {
 	return func(ctx context.Context, tenant, id string, body Body) error {
+		ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+		defer cancel()
 		return bus.PublishEvent(ctx, p.Conn, event, tenant, id, body)
 	}
 }

@@ -119,10 +119,12 @@ func TestBulkDelete(t *testing.T) {
 	f.get(t, c.SessionID)
 }
 
-// TestDeleteOfAgent: in batches, each told before it is committed; one that cannot be told is undone, and told again.
+// TestDeleteOfAgent: in batches, each told before it is committed, and while nobody waits for it; one that cannot be told is undone,
+// and told again.
 func TestDeleteOfAgent(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
+	another := connect(t, f.url)
 	want := map[string]int{}
 	for range 5 {
 		want[f.create(t, messages.SessionCreate{AgentID: "a", UserID: "u"}).Session.SessionID] = 1
@@ -134,6 +136,8 @@ func TestDeleteOfAgent(t *testing.T) {
 	deleteSome := session.NewDeleteOfAgent(func(_ context.Context, of string, sessions messages.SessionRefs) error {
 		require.Equal(t, tenant, of)
 		require.LessOrEqual(t, len(sessions.Sessions), 2)
+		_, err := another.Exec(t.Context(), `SELECT FROM morello.session FOR UPDATE NOWAIT`)
+		require.NoError(t, err, "none is locked")
 		if calls++; calls == 2 {
 			return errors.New("NATS is away")
 		}

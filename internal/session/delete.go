@@ -63,14 +63,14 @@ func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.Sess
 	return postgres.InBatches(ctx, s.pool, postgres.Batches[messages.SessionDeleteUserReply]{
 		Tenant: tenant, Timeout: messages.SessionDeleteUserEndpoint.Timeout,
 		Step: func(ctx context.Context, db postgres.Querier, reply *messages.SessionDeleteUserReply) (bool, error) {
-			ids, last, err := pickSessions(ctx, db, pick)
-			if err != nil || len(ids) == 0 {
+			live, last, err := pickSessions(ctx, db, pick)
+			if err != nil || len(live) == 0 {
 				return false, err
 			}
-			batch, err := endSessions(ctx, db, tenant, ids)
+			batch, err := endSessions(ctx, db, tenant, idsOf(live))
 			pick.after, ended = last, append(ended, batch...)
 			reply.Deleted += int64(len(batch))
-			return len(ids) == deleteBatch, err
+			return len(live) == deleteBatch, err
 		},
 		SetMore: func(reply *messages.SessionDeleteUserReply, more bool) { reply.More = more },
 		Committed: func() {
@@ -81,23 +81,23 @@ func (s *Service) DeleteUser(ctx context.Context, tenant string, m messages.Sess
 }
 
 // NewDeleteOfAgent returns what ends up to limit of the live sessions of an agent in the transaction that it is given, and reports
-// whether there may be more. Who deletes an agent with what is its calls it until there are none. deleted publishes which were ended;
-// it is called before the commit, and its error undoes the batch: so the event comes at least once, and of a job that is cancelled at
-// that moment it may tell of sessions that live on.
+// whether there may be more. Who deletes an agent with what is its calls it until there are none. deleted publishes which are to end.
+// It is called before they are locked, so that nobody waits for the stream, and its error undoes the batch: so the event comes at
+// least once, and of a job that is cancelled after it it may tell of sessions that live on.
 func NewDeleteOfAgent(
 	deleted func(ctx context.Context, tenant string, sessions messages.SessionRefs) error,
 ) func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (n int64, more bool, err error) {
 	return func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (int64, bool, error) {
 		pick := pick{tenant: tenant, whose: ofAgent, owner: agentID, after: beginning, limit: min(limit, deleteBatch)}
-		ids, _, err := pickSessions(ctx, db, pick)
-		if err != nil || len(ids) == 0 {
+		live, _, err := pickSessions(ctx, db, pick)
+		if err != nil || len(live) == 0 {
 			return 0, false, err
 		}
-		ended, err := endSessions(ctx, db, tenant, ids)
-		if err == nil && len(ended) > 0 {
-			err = deleted(ctx, tenant, messages.SessionRefs{Sessions: ended})
+		if err := deleted(ctx, tenant, messages.SessionRefs{Sessions: live}); err != nil {
+			return 0, false, err
 		}
-		return int64(len(ended)), len(ids) == pick.limit, err
+		ended, err := endSessions(ctx, db, tenant, idsOf(live))
+		return int64(len(ended)), len(live) == pick.limit, err
 	}
 }
 
@@ -130,11 +130,11 @@ var (
 	beginning = place{longAgo, lowestID}
 )
 
-// pickSessions returns ids of live sessions in the order of their updates, without locking them, and the place of the last. A
-// session that is updated meanwhile moves on in that order, and is met again.
-func pickSessions(ctx context.Context, db postgres.Querier, p pick) (ids []string, last place, err error) {
+// pickSessions returns live sessions in the order of their updates, without locking them, and the place of the last. A session that is
+// updated meanwhile moves on in that order, and is met again.
+func pickSessions(ctx context.Context, db postgres.Querier, p pick) (live []messages.SessionRef, last place, err error) {
 	const sql = `
-		SELECT s.session_id::text, s.updated_at FROM morello.session AS s
+		SELECT s.session_id::text, coalesce(s.user_id, ''), coalesce(s.agent_id, ''), s.updated_at FROM morello.session AS s
 		WHERE s.tenant = $1 AND (s.updated_at, s.session_id) > ($3, $4::uuid) AND ` + isLive + `
 			AND s.session_id IS DISTINCT FROM nullif($6, '')::uuid AND `
 	const order = ` ORDER BY s.updated_at, s.session_id LIMIT $5`
@@ -142,11 +142,20 @@ func pickSessions(ctx context.Context, db postgres.Querier, p pick) (ids []strin
 	if err != nil {
 		return nil, last, err
 	}
-	_, err = pgx.ForEachRow(rows, []any{&last.id, &last.updatedAt}, func() error {
-		ids = append(ids, last.id)
+	var ref messages.SessionRef
+	_, err = pgx.ForEachRow(rows, []any{&ref.SessionID, &ref.UserID, &ref.AgentID, &last.updatedAt}, func() error {
+		live, last.id = append(live, ref), ref.SessionID
 		return nil
 	})
-	return ids, last, err
+	return live, last, err
+}
+
+func idsOf(sessions []messages.SessionRef) []string {
+	ids := make([]string, len(sessions))
+	for i, s := range sessions {
+		ids[i] = s.SessionID
+	}
+	return ids
 }
 
 // announce tells of sessions to which the same has happened together.

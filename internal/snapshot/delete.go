@@ -77,30 +77,35 @@ func remove(ctx context.Context, db postgres.Querier, tenant string, ids []strin
 }
 
 // NewDeleteOfAgent returns what deletes up to limit of the snapshots of an agent in the transaction that it is given, and reports
-// whether there are more. Who deletes an agent with what is its calls it until there are none. cleaned publishes which were deleted;
-// it is called before the commit, and its error undoes the batch: so the event comes at least once, and of a job that is cancelled at
-// that moment it may tell of snapshots that are still there.
+// whether there are more. Who deletes an agent with what is its calls it until there are none. cleaned publishes which are to go. It is
+// called before the agent's head is locked, so that nobody waits for the stream, and its error undoes the batch: so the event comes at
+// least once, and of a job that is cancelled after it it may tell of snapshots that are still there.
 func NewDeleteOfAgent(
 	cleaned func(ctx context.Context, tenant string, gone messages.SnapshotsCleaned) error,
 ) func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (deleted int64, more bool, err error) {
 	return func(ctx context.Context, db postgres.Querier, tenant, agentID string, limit int) (int64, bool, error) {
 		const oldest = `
-			SELECT snapshot_id::text FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at LIMIT $3`
-		if err := lockHeads(ctx, db, tenant, []string{agentID}); err != nil {
-			return 0, false, err
-		}
+			SELECT snapshot_id::text, agent_id, coalesce(user_id, ''), coalesce(parent_id::text, '')
+			FROM morello.snapshot WHERE tenant = $1 AND agent_id = $2 ORDER BY created_at LIMIT $3`
 		rows, err := db.Query(ctx, oldest, tenant, agentID, limit)
 		if err != nil {
 			return 0, false, err
 		}
-		ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil || len(ids) == 0 {
+		found, err := pgx.CollectRows(rows, pgx.RowToStructByPos[messages.SnapshotRef])
+		if err != nil || len(found) == 0 {
 			return 0, false, err
 		}
-		gone, err := remove(ctx, db, tenant, ids)
-		if err == nil && len(gone) > 0 {
-			err = cleaned(ctx, tenant, messages.SnapshotsCleaned{Snapshots: gone})
+		if err := cleaned(ctx, tenant, messages.SnapshotsCleaned{Snapshots: found}); err != nil {
+			return 0, false, err
 		}
-		return int64(len(gone)), len(ids) == limit, err
+		if err := lockHeads(ctx, db, tenant, []string{agentID}); err != nil {
+			return 0, false, err
+		}
+		ids := make([]string, len(found))
+		for i, s := range found {
+			ids[i] = s.SnapshotID
+		}
+		gone, err := remove(ctx, db, tenant, ids)
+		return int64(len(gone)), len(found) == limit, err
 	}
 }

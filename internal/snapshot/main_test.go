@@ -44,13 +44,21 @@ func newFixtureOn(t testing.TB, url string) fixture {
 	pool, err := postgres.Open(t.Context(), postgres.Config{URL: url, Program: "test", Instance: "one", Ceiling: 12, Log: slog.New(slog.DiscardHandler)})
 	require.NoError(t, err)
 	t.Cleanup(pool.Close)
-	db, err := pgx.Connect(t.Context(), url)
-	require.NoError(t, err)
-	t.Cleanup(func() { _ = db.Close(context.Background()) })
 	inserter, err := jobs.NewInserter(slog.New(slog.DiscardHandler))
 	require.NoError(t, err)
 	service := snapshot.New(pool, snapshot.Config{InsertJob: inserter.Insert})
-	return fixture{t.Context(), service, url, pool, db}
+	f := fixture{t.Context(), service, url, pool, nil}
+	f.db = f.connect(t)
+	return f
+}
+
+// connect returns a connection beside f.db.
+func (f fixture) connect(t testing.TB) *pgx.Conn {
+	t.Helper()
+	db, err := pgx.Connect(t.Context(), f.url)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = db.Close(context.Background()) })
+	return db
 }
 
 // another returns a service that knows nothing yet.

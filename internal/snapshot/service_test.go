@@ -225,7 +225,8 @@ func TestStats(t *testing.T) {
 	require.WithinDuration(t, last.CreatedAt, *reply.Summary.Newest, time.Microsecond)
 }
 
-// TestDeleteOfAgent: in batches, each told before it is committed; one that cannot be told is undone, and told again.
+// TestDeleteOfAgent: in batches, each told before it is committed, and while nobody waits for it; one that cannot be told is undone,
+// and told again.
 func TestDeleteOfAgent(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
@@ -234,9 +235,12 @@ func TestDeleteOfAgent(t *testing.T) {
 		want[f.create(t, "a", fmt.Sprintf(`{"n":%d}`, n)).SnapshotID] = 1
 	}
 	kept := f.create(t, "b", `{}`)
+	another := f.connect(t)
 	told, calls := map[string]int{}, 0
 	deleteSome := snapshot.NewDeleteOfAgent(func(_ context.Context, of string, gone messages.SnapshotsCleaned) error {
 		require.Equal(t, tenant, of)
+		_, err := another.Exec(t.Context(), `SELECT FROM morello.snapshot_head FOR UPDATE NOWAIT`)
+		require.NoError(t, err, "no head is locked")
 		if calls++; calls == 2 {
 			return errors.New("NATS is away")
 		}
