@@ -94,12 +94,9 @@ func (s *Service) tryCreate(ctx context.Context, c *creation) (messages.Snapshot
 	}
 	a := &addition{creation: c, made: build(c.document, base.has), base: base}
 	sent := divide(a.made)
-	if fitsTogether(ctx, sent, a.made) {
+	if a.fitsTogether(ctx, sent) {
 		a.last = sent[0]
 		snapshot, err := s.together.Do(ctx, a)
-		if err == nil {
-			s.created(a, snapshot)
-		}
 		if !errors.Is(err, errAlone) {
 			return messages.SnapshotReply{Snapshot: snapshot}, err
 		}
@@ -207,7 +204,7 @@ func (s *Service) refused(ctx context.Context, a *addition, cause error) (messag
 		const sql = `SELECT coalesce((SELECT snapshot_id::text FROM morello.snapshot_head WHERE tenant = $1 AND agent_id = $2), '')`
 		reply.Snapshot, err = find(ctx, db, a.tenant, byID(a.SnapshotID), "snapshot_id")
 		isTaken := err == nil
-		if isTaken && reply.Snapshot.AgentID == a.AgentID && rootOf(reply.Snapshot) == a.made.root {
+		if isTaken && reply.Snapshot.AgentID == a.AgentID && reply.Snapshot.DocumentSHA256 == hex.EncodeToString(a.sha256[:]) {
 			return reply, nil
 		}
 		var head string

@@ -62,9 +62,9 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 	if cfg.BaseBytes <= 0 {
 		cfg.BaseBytes = defaultBaseBytes
 	}
-	return &Service{
-		pool: pool, cfg: cfg, large: semaphore.NewWeighted(cfg.LargeBytes), bases: newBases(cfg.BaseBytes), together: newTogether(pool),
-	}
+	s := &Service{pool: pool, cfg: cfg, large: semaphore.NewWeighted(cfg.LargeBytes), bases: newBases(cfg.BaseBytes)}
+	s.together = s.newTogether()
+	return s
 }
 
 // Close ends the work at hand. Call it when no request can come any more.

@@ -20,26 +20,36 @@ const (
 // errAlone says that a creation is to be stored by itself: the transaction with the others has failed, or it was left out.
 var errAlone = errors.New("to be stored alone")
 
-// newTogether returns the batcher of small creations. Those of an agent come one by one, because each follows the one before.
-func newTogether(pool *postgres.Pool) *postgres.Batcher[*addition, messages.Snapshot] {
+// newTogether returns the batcher of small creations. Those of an agent come one by one, because each follows the one before. What was
+// stored is told here: who asked for it may have left.
+func (s *Service) newTogether() *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
 		Slots:    2, Crowd: 5, // so that PostgreSQL has something to do while a commit waits for the disk (measured with 8 callers)
 		Key: func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {
-		return storeTogether(ctx, pool, list, results)
+		err := storeTogether(ctx, s.pool, list, results)
+		for n, a := range list {
+			if err == nil && results[n].Err == nil {
+				s.created(a, results[n].Value)
+			}
+		}
+		return err
 	})
 }
 
 // fitsTogether tells whether a creation may be stored together with others.
-func fitsTogether(ctx context.Context, sent [][]Hash, made *tree) bool {
+func (a *addition) fitsTogether(ctx context.Context, sent [][]Hash) bool {
 	if messages.Keyed(ctx) || len(sent) > 1 {
 		return false
 	}
-	bytes := 0
+	bytes := len(a.Metadata)
+	for _, id := range a.VectorIDs {
+		bytes += len(id)
+	}
 	for _, hash := range sent[0] {
-		bytes += made.fresh[hash].size()
+		bytes += a.made.fresh[hash].size()
 	}
 	return bytes <= smallAddition
 }

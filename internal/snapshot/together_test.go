@@ -176,13 +176,16 @@ func TestConnectionsBreakAmongOthers(t *testing.T) {
 				}
 			})
 		}
-		for cut := false; !cut; time.Sleep(time.Millisecond) {
+		require.Eventually(t, func() bool {
+			var cut bool
 			_, err := lock.Exec(t.Context(), `SELECT pg_stat_clear_snapshot()`)
-			require.NoError(t, err)
-			require.NoError(t, lock.QueryRow(t.Context(), `
-				SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity
-				WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&cut))
-		}
+			if err == nil {
+				err = lock.QueryRow(t.Context(), `
+					SELECT coalesce(bool_or(pg_terminate_backend(pid)), false) FROM pg_stat_activity
+					WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&cut)
+			}
+			return err == nil && cut
+		}, 20*time.Second, time.Millisecond)
 		require.NoError(t, lock.Rollback(t.Context()))
 		group.Wait()
 	}
