@@ -37,6 +37,10 @@ type BatcherConfig[In any] struct {
 	// do better to wait for companions. Default to 2 and 32 (measured in docs/adr/0003-natural-batcher.md).
 	Slots int
 	Crowd int
+	// Linger is how long a batch waits, if need be, for as many items as the one before had. Callers that were answered together mostly
+	// come back together, and a commit for the first of them and another for the rest is one too many. A lone caller, who came alone
+	// before, waits for nobody. Defaults to 0.
+	Linger time.Duration
 	// Timeout bounds the run of one batch. Defaults to 10 s.
 	Timeout time.Duration
 	// ReadOnly says that a run changes nothing, so that its failure leaves no doubt about the outcome.
@@ -49,9 +53,9 @@ type Result[Out any] struct {
 	Err   error
 }
 
-// Batcher gathers the items of concurrent callers and runs them together. There is no timer: when no batch runs one
-// leaves at once, be it of one item; meanwhile items gather, and the next batch takes all of them. So a
-// lone caller waits for nobody, and under load one statement serves many.
+// Batcher gathers the items of concurrent callers and runs them together. When no batch runs one leaves at once, be it of one item;
+// meanwhile items gather, and the next batch takes all of them. So a lone caller waits for nobody, and under load one statement
+// serves many. There is no timer, but for a batcher that lingers.
 //
 // Each caller gets the result of its own item. A caller that goes away before its batch leaves takes its item along; after
 // that the item runs, and only the result is lost. When a run fails because of what an item holds, or panics, the batch
@@ -63,7 +67,9 @@ type Batcher[In, Out any] struct {
 	waiting   []batchItem[In, Out]
 	spare     []batchItem[In, Out] // the memory of a queue that was emptied
 	running   int
-	keys      map[any]bool // of the items that run
+	keys      map[any]bool  // of the items that run
+	expected  int           // items of the batch before
+	gathered  chan struct{} // closed when so many wait; nil when nobody lingers
 	closed    bool
 	idle      sync.Cond // signalled when running falls to 0
 	answering sync.WaitGroup
@@ -155,6 +161,10 @@ func (b *Batcher[In, Out]) tryEnqueue(item batchItem[In, Out]) error {
 		return &messages.Error{Code: messages.CodeOverloaded, Message: fmt.Sprintf("%d items wait already", len(b.waiting))}
 	}
 	b.waiting = append(b.waiting, item)
+	if b.gathered != nil && len(b.waiting) >= b.expected {
+		close(b.gathered)
+		b.gathered = nil
+	}
 	if b.mayRun(b.running) {
 		b.running++
 		go b.runNext()
@@ -176,6 +186,9 @@ func (b *Batcher[In, Out]) Close() {
 // runNext runs a batch in the slot that its goroutine holds, hands the slot on, and answers: PostgreSQL works on the next
 // batch while the answers of this one go out.
 func (b *Batcher[In, Out]) runNext() {
+	if b.cfg.Linger > 0 {
+		b.linger()
+	}
 	batch, late := b.take()
 	defer b.answering.Done()
 	results := make([]Result[Out], len(batch))
@@ -192,6 +205,29 @@ func (b *Batcher[In, Out]) runNext() {
 	for i := range late {
 		var none Out
 		late[i].answer(none, context.DeadlineExceeded)
+	}
+}
+
+// linger waits for those who came with the batch before.
+func (b *Batcher[In, Out]) linger() {
+	b.mu.Lock()
+	if b.closed || b.gathered != nil || len(b.waiting) >= b.expected {
+		b.mu.Unlock()
+		return
+	}
+	gathered := make(chan struct{})
+	b.gathered = gathered
+	b.mu.Unlock()
+	timer := time.NewTimer(b.cfg.Linger)
+	defer timer.Stop()
+	select {
+	case <-gathered:
+	case <-timer.C:
+		b.mu.Lock()
+		if b.gathered == gathered {
+			b.gathered = nil
+		}
+		b.mu.Unlock()
 	}
 }
 
@@ -251,6 +287,7 @@ func (b *Batcher[In, Out]) take() (batch, late []batchItem[In, Out]) {
 	// This queue's memory is emptied for the next.
 	clear(b.waiting)
 	b.waiting, b.spare = left, b.waiting[:0]
+	b.expected = len(batch)
 	return batch, late
 }
 

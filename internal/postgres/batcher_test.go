@@ -30,6 +30,7 @@ func TestBatcherModel(t *testing.T) {
 		cfg := BatcherConfig[item]{
 			MaxItems: rapid.IntRange(1, 8).Draw(t, "items"), MaxBytes: rapid.IntRange(1, 40).Draw(t, "bytes"),
 			Slots: rapid.IntRange(1, 3).Draw(t, "slots"), Crowd: rapid.IntRange(1, 4).Draw(t, "others"), Bytes: func(i item) int { return i.bytes },
+			Linger: time.Duration(rapid.IntRange(0, 2).Draw(t, "linger")) * 100 * time.Microsecond,
 		}
 		if keys := rapid.IntRange(0, 5).Draw(t, "keys"); keys > 0 {
 			cfg.Key = func(i item) any { return i.n % keys }
@@ -214,6 +215,56 @@ func TestBatcherGathersWhileBusy(t *testing.T) {
 	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == 50 }, waitFor, tick)
 	release <- struct{}{}
 	require.Equal(t, 50, <-sizes) // all that gathered
+	release <- struct{}{}
+	callers.Wait()
+	b.Close()
+}
+
+// TestBatcherLingers: a batch waits for as many as the one before had, but for a lone caller, and not for ever.
+func TestBatcherLingers(t *testing.T) {
+	t.Parallel()
+	release, sizes := make(chan struct{}), make(chan int, 10)
+	b := NewBatcher(BatcherConfig[int]{Slots: 1, Linger: waitFor}, func(_ context.Context, items []int, _ []Result[int]) error {
+		sizes <- len(items)
+		<-release
+		return nil
+	})
+	var callers sync.WaitGroup
+	come := func(n, waiting int) {
+		for range n {
+			callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
+		}
+		require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == waiting }, waitFor, tick)
+	}
+	for range 2 { // who was alone does not wait
+		come(1, 0)
+		require.Equal(t, 1, <-sizes)
+		release <- struct{}{}
+		callers.Wait()
+	}
+	come(1, 0)
+	come(3, 3)
+	release <- struct{}{}
+	require.Equal(t, 1, <-sizes)
+	require.Equal(t, 3, <-sizes)
+	release <- struct{}{}
+	callers.Wait()
+	come(1, 1)
+	come(1, 2)
+	come(1, 0)
+	require.Equal(t, 3, <-sizes, "those of before are there again")
+	release <- struct{}{}
+	callers.Wait()
+
+	b.cfg.Linger = 5 * time.Millisecond
+	come(2, 0)
+	require.Equal(t, 2, <-sizes, "the third has not come")
+	release <- struct{}{}
+	callers.Wait()
+	b.cfg.Linger = waitFor
+	come(1, 1)
+	come(1, 0)
+	require.Equal(t, 2, <-sizes, "and is not waited for again")
 	release <- struct{}{}
 	callers.Wait()
 	b.Close()

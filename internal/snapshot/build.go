@@ -16,6 +16,8 @@ const (
 	// inlineRefs is how many references such a value may have in addition. A list that grows is written anew with what holds it
 	// in any case, and a chunk of its own takes as much room as some references.
 	inlineRefs = 16
+	// wholeDocument is how large a document may be to become one leaf: about what one chunk more takes.
+	wholeDocument = 256
 	// wholeElement is how large an array or an object that is an element may be, in bytes of the document, to become one leaf, with its
 	// strings: so the messages of a conversation do.
 	wholeElement = 4096
@@ -54,6 +56,9 @@ func build(document []byte, known func(Hash) bool) *tree {
 	b := builder{document: document, known: known, seen: map[Hash]bool{}, tree: tree{fresh: map[Hash]*freshChunk{}}}
 	var whole run
 	b.value(&whole, 0)
+	if len(document) <= wholeDocument && whole.isOpen() {
+		whole.collapse(0)
+	}
 	root := b.emit(&whole, value)
 	b.close(&root)
 	b.root = root.hash

@@ -34,7 +34,7 @@ type candidate struct {
 }
 
 // holders finds, for each hit, the newest snapshot of its agent that holds the chunk. A hit that no snapshot holds any more, because
-// the sweep has not come by yet, is left out; a string that an agent has in several chunks comes once.
+// the sweep has not come by yet, is left out; a string that an agent has in several chunks comes once, with the newest that holds one.
 func holders(ctx context.Context, db postgres.Querier, tenant, userID string, hits []hit) ([]messages.SnapshotHit, error) {
 	walks := map[string]*walk{}
 	for _, h := range hits {
@@ -158,16 +158,21 @@ func withSnapshots(ctx context.Context, db postgres.Querier, tenant string, hits
 	for _, s := range snapshots {
 		byID[s.SnapshotID] = s
 	}
-	list := []messages.SnapshotHit{}
-	told := map[[2]string]bool{}
+	type said struct{ agentID, headline string }
+	newest := map[said]messages.Snapshot{}
 	for _, h := range hits {
-		snapshot, there := byID[found[held{h.AgentID, Hash(h.Hash)}]]
-		text := [2]string{h.AgentID, h.headline}
-		if !there || told[text] {
-			continue
+		text := said{h.AgentID, h.headline}
+		if s, there := byID[found[held{h.AgentID, Hash(h.Hash)}]]; there && !s.CreatedAt.Before(newest[text].CreatedAt) {
+			newest[text] = s
 		}
-		told[text] = true
-		list = append(list, messages.SnapshotHit{Snapshot: snapshot, Rank: float64(h.Rank), Highlights: h.highlights()})
+	}
+	list := []messages.SnapshotHit{}
+	for _, h := range hits {
+		text := said{h.AgentID, h.headline}
+		if s, left := newest[text]; left {
+			list = append(list, messages.SnapshotHit{Snapshot: s, Rank: float64(h.Rank), Highlights: h.highlights()})
+			delete(newest, text)
+		}
 	}
 	return list, nil
 }

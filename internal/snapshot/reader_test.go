@@ -87,23 +87,34 @@ func TestSecondReader(t *testing.T) {
 	require.Contains(t, got[len(documents)+2], "later version")
 }
 
-const exampleDocument = `{"note":"The quick brown fox jumps over the lazy dog.\nThe dog sleeps through all of it.","n":1.0}`
+const exampleDocument = `{"note":"My Design in this Book is not to explain the Properties of Light by Hypotheses, but to propose and prove them by ` +
+	`Reason and Experiments:\nIn order to which I shall premise the following Definitions and Axioms. (Isaac Newton: Opticks, London 1704)","n":1.0}`
 
-// TestExampleOfTheFormat: the example in docs/snapshot-format.md is what the code writes.
-func TestExampleOfTheFormat(t *testing.T) {
+// TestExamplesOfTheFormat: the examples in docs/snapshot-format.md are what the code writes.
+func TestExamplesOfTheFormat(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/snapshot-format.md")
 	require.NoError(t, err)
+	readable := strings.NewReplacer("\n", "⏎", stringMark, "␟")
+	const small = `{"role":"user","content":"Say \"hi\""}`
+	whole := build([]byte(small), nothing)
+	require.Len(t, whole.hashes, 1)
+	smallRow := encode(whole.root, whole.fresh[whole.root])
+
 	made := build([]byte(exampleDocument), nothing)
 	require.Len(t, made.hashes, 2)
 	leaf, root := made.fresh[made.hashes[0]], made.fresh[made.root]
 	leafRow, rootRow := encode(made.hashes[0], leaf), encode(made.root, root)
 	require.NotNil(t, leafRow.Text)
 	require.Nil(t, rootRow.Text)
+	require.Equal(t, strings.ReplaceAll(*leafRow.Text, "\n", `\n`), string(leaf.body))
 	for _, part := range []string{
+		fmt.Sprintf("of %d bytes `%s`", len(small), small),
+		fmt.Sprintf("hash     %s\nencoding %d\nbody     %s\ntext     %s\npreimage 01 00 00 %x\n",
+			whole.root, smallRow.Encoding, smallRow.Body, readable.Replace(*smallRow.Text), small),
 		"```json\n" + exampleDocument + "\n```",
 		fmt.Sprintf("of %d bytes", len(exampleDocument)),
-		fmt.Sprintf("hash     %s\nencoding %d\ntext     %s\npreimage 01 00 00 %x\n", made.hashes[0], leafRow.Encoding, strings.ReplaceAll(*leafRow.Text, "\n", "⏎"), leaf.body),
+		fmt.Sprintf("hash     %s\nencoding %d\ntext     %s\npreimage 01 00 00 ", made.hashes[0], leafRow.Encoding, readable.Replace(*leafRow.Text)),
 		fmt.Sprintf("hash     %s\nencoding %d\nleaves   %x\nbody     %x\npreimage 00 00 01 %x %x\n", made.root, rootRow.Encoding, rootRow.Leaves, rootRow.Body, rootRow.Leaves, root.body),
 	} {
 		require.Contains(t, string(page), part)
@@ -111,5 +122,5 @@ func TestExampleOfTheFormat(t *testing.T) {
 	parts, err := root.segments()
 	require.NoError(t, err)
 	require.Len(t, parts, 3)
-	require.EqualValues(t, 79, parts[1].size)
+	require.EqualValues(t, 246, parts[1].size)
 }

@@ -3,6 +3,7 @@ package snapshot
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -25,8 +26,8 @@ var errAlone = errors.New("to be stored alone")
 func (s *Service) newTogether() *postgres.Batcher[*addition, messages.Snapshot] {
 	cfg := postgres.BatcherConfig[*addition]{
 		MaxItems: maxTogether,
-		Slots:    2, Crowd: 5, // so that PostgreSQL has something to do while a commit waits for the disk (measured with 8 callers)
-		Key: func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
+		Linger:   time.Millisecond, // about what a commit takes
+		Key:      func(a *addition) any { return agentKey{a.tenant, a.AgentID} },
 	}
 	return postgres.NewBatcher(cfg, func(ctx context.Context, list []*addition, results []postgres.Result[messages.Snapshot]) error {
 		err := storeTogether(ctx, s.pool, list, results)
