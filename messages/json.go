@@ -90,7 +90,7 @@ func Encode(message any) ([]byte, error) {
 
 // Compact returns the value without the white space between its tokens; the tokens stay as they are spelled.
 func Compact(value jsontext.Value) (jsontext.Value, error) {
-	if bytes.IndexByte(value, ' ') < 0 && bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\t') < 0 && bytes.IndexByte(value, '\r') < 0 {
+	if isCompact(value) {
 		return value, nil
 	}
 	compact := value.Clone()
@@ -98,6 +98,23 @@ func Compact(value jsontext.Value) (jsontext.Value, error) {
 		return nil, decodeError(err)
 	}
 	return compact, nil
+}
+
+// isCompact reports whether there is certainly no white space outside of strings.
+func isCompact(value []byte) bool {
+	for {
+		before, _, isMore := bytes.Cut(value, []byte{'"'})
+		for _, c := range before {
+			if c <= ' ' {
+				return false
+			}
+		}
+		if !isMore {
+			return true
+		}
+		value = value[len(before):]
+		value = value[stringLength(value):]
+	}
 }
 
 // checkText checks what the decoder is told not to, or does not know: UTF-8 and depth.
@@ -117,19 +134,16 @@ func tooDeep(body []byte) bool {
 	if bytes.Count(body, []byte{'{'})+bytes.Count(body, []byte{'['}) <= MaxNesting {
 		return false
 	}
-	depth, inString := 0, false
+	depth := 0
 	for i := 0; i < len(body); i++ {
-		switch c := body[i]; {
-		case inString && c == '\\':
-			i++
-		case c == '"':
-			inString = !inString
-		case inString:
-		case c == '{' || c == '[':
+		switch body[i] {
+		case '"':
+			i += stringLength(body[i:]) - 1
+		case '{', '[':
 			if depth++; depth > MaxNesting {
 				return true
 			}
-		case c == '}' || c == ']':
+		case '}', ']':
 			depth--
 		}
 	}
