@@ -8,8 +8,7 @@ import (
 	"github.com/ai-cherry/morello/internal/postgres"
 )
 
-var givenNodesSQL = nodes(given) + `
-	SELECT ` + chunkColumns + ` FROM node, ` + chunkOf(`node`)
+var givenNodesSQL = nodesSQL(given, chunkColumns) + ` SELECT * FROM node`
 
 // assemble reads a document of so many bytes without holding its chunks, which would be the document once more: the nodes of its
 // tree say where each leaf belongs, and the leaves are put there as they come.

@@ -127,7 +127,7 @@ func readCandidates(
 			})
 			return err
 		})
-	batch.Queue(nodesSQL(`SELECT s.content_hash`+next), args...).Query(func(rows pgx.Rows) error {
+	batch.Queue(nodesSQL(`SELECT s.content_hash`+next, childColumns)+` SELECT * FROM node`, args...).Query(func(rows pgx.Rows) error {
 		var hash, nodes, leaves []byte
 		_, err := pgx.ForEachRow(rows, []any{&hash, &nodes, &leaves}, func() (err error) {
 			inner[Hash(hash)], err = splitHashes(slices.Concat(nodes, leaves))

@@ -14,24 +14,44 @@ const maxDocument = 64 << 20
 // chunks are those that were read, by their hashes.
 type chunks map[Hash]*chunk
 
-// treeSQL begins a statement about the chunks of trees of the tenant $1, each once, in the common table expression reached. Only
-// chunks with children are visited on the way.
-func treeSQL(roots string) string {
-	return nodes(roots) + `, reached AS (
-		SELECT hash FROM node
+// nodesSQL begins a statement about the chunks with children, and the roots, of trees of the tenant $1, with some columns of each in the
+// common table expression node. It looks each up once on a level; what is on several levels, or under several roots, comes once all
+// the same.
+func nodesSQL(roots, columns string) string {
+	return `
+	WITH RECURSIVE root (hash) AS (` + roots + `), node AS (
+		SELECT ` + columns + ` FROM (SELECT DISTINCT hash FROM root) AS root, ` + chunkOf(`root`) + `
 		UNION
-		SELECT child FROM node, ` + chunkOf(`node`) + `, LATERAL morello.snapshot_hashes(c.leaves) AS child
+		SELECT ` + columns + ` FROM ` + childrenOf(`nodes`) + `, ` + chunkOf(`child`) + `
 	)`
 }
 
-// nodes is the part of it about the chunks with children, and the roots.
-func nodes(roots string) string {
-	return `
-	WITH RECURSIVE node (hash) AS (
-		` + roots + `
+const (
+	chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
+	childColumns = `c.hash, c.nodes, c.leaves`
+)
+
+// childrenOf are the hashes in a column of the nodes, each once.
+func childrenOf(column string) string {
+	return `(SELECT DISTINCT below.hash FROM node, LATERAL morello.snapshot_hashes(node.` + column + `) AS below (hash)) AS child`
+}
+
+// treeSQL begins a statement about the chunks of trees of the tenant $1, each once, in the common table expression reached. Only
+// chunks with children are visited on the way.
+func treeSQL(roots string) string {
+	return nodesSQL(roots, childColumns) + `, reached AS (
+		SELECT hash FROM node
 		UNION
-		SELECT child FROM node, ` + chunkOf(`node`) + `, LATERAL morello.snapshot_hashes(c.nodes) AS child
+		SELECT hash FROM ` + childrenOf(`leaves`) + `
 	)`
+}
+
+// chunksSQL reads the chunks of trees, for collectChunks.
+func chunksSQL(roots string) string {
+	return nodesSQL(roots, chunkColumns) + `
+		SELECT * FROM node
+		UNION ALL
+		SELECT ` + chunkColumns + ` FROM ` + childrenOf(`leaves`) + `, ` + chunkOf(`child`)
 }
 
 // chunkOf joins the chunk c of each row's hash. Nobody knows how many chunks a tree has, so that the planner might scan the table
@@ -40,27 +60,13 @@ func chunkOf(source string) string {
 	return `LATERAL (SELECT * FROM morello.snapshot_chunk AS c WHERE c.tenant = $1 AND c.hash = ` + source + `.hash OFFSET 0) AS c`
 }
 
-// nodesSQL reads the children of all chunks of trees that have some.
-func nodesSQL(roots string) string {
-	return nodes(roots) + `
-		SELECT c.hash, c.nodes, c.leaves FROM node, ` + chunkOf(`node`)
-}
-
 // given are roots that stand in the argument $2.
 const given = `SELECT unnest($2::bytea[])`
-
-const chunkColumns = `c.hash, c.encoding, c.nodes, c.leaves, c.body, c.text`
 
 // chunkBytes is what the row of the chunk c holds, without what its text is filled with (filledBit).
 const chunkBytes = `octet_length(c.hash) + coalesce(octet_length(c.nodes), 0) + coalesce(octet_length(c.leaves), 0)
 	+ coalesce(octet_length(c.body), 0)
 	+ coalesce(octet_length(CASE WHEN c.encoding & 32 = 0 THEN c.text ELSE rtrim(c.text, E'\x1f ') END), 0)`
-
-// chunksSQL reads the chunks of trees, for collectChunks.
-func chunksSQL(roots string) string {
-	return treeSQL(roots) + `
-		SELECT ` + chunkColumns + ` FROM reached, ` + chunkOf(`reached`)
-}
 
 var givenTreesSQL = chunksSQL(given)
 
