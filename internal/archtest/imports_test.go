@@ -26,6 +26,7 @@ var mayImport = withCapabilities(map[string][]string{
 	"internal/health":           {},
 	"internal/archtest":         {},
 	"internal/bus":              {"messages"},
+	"internal/bus/bustest":      {"messages", "internal/bus", "internal/devstack/devtest"},
 	"internal/postgres":         {"messages", "migrations"},
 	"internal/weaviate":         {"messages"},
 	"internal/jobs":             {"messages", "internal/bus", "internal/postgres"},
@@ -47,7 +48,7 @@ var mayImport = withCapabilities(map[string][]string{
 })
 
 // testsMayImport is what the tests of every package may import beyond what its code may.
-var testsMayImport = []string{"internal/devstack", "internal/devstack/devtest"}
+var testsMayImport = []string{"internal/devstack", "internal/devstack/devtest", "internal/bus/bustest"}
 
 // testsAlsoMayImport is what some tests may import besides. Those of what agents use run against the real worker, on a
 // migrated database, because a client that works with a stand-in shows nothing; that of the containers knows the settings.

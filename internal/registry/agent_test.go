@@ -13,6 +13,7 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
+	"github.com/ai-cherry/morello/internal/bus/bustest"
 	"github.com/ai-cherry/morello/internal/registry"
 	"github.com/ai-cherry/morello/messages"
 )
@@ -232,9 +233,9 @@ func TestAuditTrailOfAgents(t *testing.T) {
 // TestNoChangeWithoutItsEntry: where the entry cannot be written, nothing is changed and no event goes out.
 func TestNoChangeWithoutItsEntry(t *testing.T) {
 	t.Parallel()
-	publisher, events := newEvents(t)
+	events := bustest.NewEvents(t, discard)
 	f := newFixture(t, func(cfg *registry.Config) {
-		cfg.Events = publisher
+		cfg.Events = events.Publisher
 		cfg.Audit = func(source string) string {
 			return `INSERT INTO morello.audit_entry (tenant, event_type, actor, resource_type, resource_id)
 				SELECT tenant, event_type, CASE WHEN actor = 'ada' THEN actor END, resource_type, resource_id FROM ` + source
@@ -256,16 +257,15 @@ func TestNoChangeWithoutItsEntry(t *testing.T) {
 	require.Equal(t, before, after)
 	require.Equal(t, 1, f.count(t, `SELECT count(*) FROM morello.agent`))
 	require.Equal(t, 0, f.count(t, `SELECT count(*) FROM river.river_job`))
-	require.NoError(t, publisher.Close(t.Context()))
-	require.Len(t, events(), 1)
+	require.Len(t, events.All(t), 1)
 }
 
 // TestIdempotencyKeysAndEvents: a repeated request gets its first reply, has no second effect and publishes no second
 // event. Events name what changed and hold no data.
 func TestIdempotencyKeysAndEvents(t *testing.T) {
 	t.Parallel()
-	publisher, events := newEvents(t)
-	f := newFixture(t, func(cfg *registry.Config) { cfg.Events = publisher })
+	events := bustest.NewEvents(t, discard)
+	f := newFixture(t, func(cfg *registry.Config) { cfg.Events = events.Publisher })
 	for range 2 {
 		created, err := f.CreateAgent(keyed(t.Context(), "1", 1), tenant, messages.AgentCreate{Name: "n", Metadata: []byte(`{"secret":1}`)})
 		require.NoError(t, err)
@@ -286,7 +286,6 @@ func TestIdempotencyKeysAndEvents(t *testing.T) {
 		gone, err := f.DeleteWorkflow(keyed(t.Context(), "6", 6), tenant, messages.WorkflowDelete{WorkflowID: wid})
 		require.NoError(t, err)
 		require.True(t, gone.Deleted)
-		require.NoError(t, publisher.Close(t.Context()))
 		require.Equal(t, []string{
 			`morello.events.v1.acme.agent.created {"agent_id":"` + id + `","name":"n","status":"active","version":1}`,
 			`morello.events.v1.acme.agent.updated {"agent_id":"` + id + `","name":"n","status":"inactive","version":2}`,
@@ -294,7 +293,7 @@ func TestIdempotencyKeysAndEvents(t *testing.T) {
 			`morello.events.v1.acme.workflow.created {"workflow_id":"` + wid + `","name":"w","status":"draft","version":1}`,
 			`morello.events.v1.acme.workflow.updated {"workflow_id":"` + wid + `","name":"w","status":"draft","version":2}`,
 			`morello.events.v1.acme.workflow.deleted {"workflow_id":"` + wid + `","name":"w","status":"draft","version":2}`,
-		}, events())
+		}, events.All(t))
 	}
 	require.Len(t, f.trail(t), 6)
 	require.Equal(t, 1, f.count(t, `SELECT count(*) FROM river.river_job`))

@@ -4,14 +4,10 @@ import (
 	"context"
 	"log/slog"
 	"testing"
-	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ai-cherry/morello/internal/bus"
 	"github.com/ai-cherry/morello/internal/devstack/devtest"
 	"github.com/ai-cherry/morello/internal/jobs"
 	"github.com/ai-cherry/morello/internal/postgres"
@@ -58,42 +54,6 @@ func newFixture(t *testing.T, change ...func(cfg *registry.Config)) fixture {
 func insertEntries(source string) string {
 	return `INSERT INTO morello.audit_entry (tenant, event_type, actor, resource_type, resource_id, details)
 		SELECT tenant, event_type, actor, resource_type, resource_id, details FROM ` + source
-}
-
-// newEvents starts a NATS with the stream of events, and returns a publisher on it and what the stream holds: subjects with
-// bodies.
-func newEvents(t *testing.T) (*bus.Publisher, func() []string) {
-	t.Helper()
-	server := devtest.NATS(t)
-	conn, err := bus.Connect(t.Context(), bus.ConnConfig{URL: server.URL(), Program: "worker", Instance: "one", Log: discard})
-	require.NoError(t, err)
-	closing := func(fn func(ctx context.Context) error) {
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			defer cancel()
-			require.NoError(t, fn(ctx))
-		})
-	}
-	closing(conn.Close)
-	require.NoError(t, conn.EnsureEventStream(t.Context()))
-	publisher, err := bus.NewPublisher(conn)
-	require.NoError(t, err)
-	closing(publisher.Close)
-	nc, err := nats.Connect(server.URL())
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	require.NoError(t, err)
-	return publisher, func() (events []string) {
-		stream, err := js.Stream(t.Context(), messages.EventStream)
-		require.NoError(t, err)
-		for sequence := range stream.CachedInfo().State.Msgs {
-			msg, err := stream.GetMsg(t.Context(), sequence+1)
-			require.NoError(t, err)
-			events = append(events, msg.Subject+" "+string(msg.Data))
-		}
-		return events
-	}
 }
 
 const tenant = "acme"

@@ -2,7 +2,6 @@ package session_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/hex"
@@ -13,11 +12,9 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ai-cherry/morello/internal/bus"
+	"github.com/ai-cherry/morello/internal/bus/bustest"
 	"github.com/ai-cherry/morello/internal/devstack/devtest"
 	"github.com/ai-cherry/morello/internal/session"
 	"github.com/ai-cherry/morello/messages"
@@ -26,46 +23,13 @@ import (
 // events is a service whose events are kept in a stream of its own.
 type events struct {
 	fixture
-	stream    jetstream.Stream
-	publisher *bus.Publisher
+	*bustest.Events
 }
 
 func newEvents(t *testing.T, log *slog.Logger) events {
 	t.Helper()
-	url := devtest.NATS(t).URL()
-	conn, err := bus.Connect(t.Context(), bus.ConnConfig{URL: url, Program: "worker", Instance: "test", Log: log})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		require.NoError(t, conn.Close(ctx))
-	})
-	require.NoError(t, conn.EnsureEventStream(t.Context()))
-	publisher, err := bus.NewPublisher(conn)
-	require.NoError(t, err)
-	nc, err := nats.Connect(url)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	require.NoError(t, err)
-	stream, err := js.Stream(t.Context(), messages.EventStream)
-	require.NoError(t, err)
-	database := devtest.Database(t)
-	return events{fixture{newService(t, database, session.Config{Events: publisher}), database, connect(t, database)}, stream, publisher}
-}
-
-// all returns what was published, as subject and body.
-func (e events) all(t *testing.T) (list []string) {
-	t.Helper()
-	require.NoError(t, e.publisher.Close(t.Context()))
-	info, err := e.stream.Info(t.Context())
-	require.NoError(t, err)
-	for n := info.State.FirstSeq; n <= info.State.LastSeq; n++ {
-		msg, err := e.stream.GetMsg(t.Context(), n)
-		require.NoError(t, err)
-		list = append(list, msg.Subject+" "+string(msg.Data))
-	}
-	return list
+	published, database := bustest.NewEvents(t, log), devtest.Database(t)
+	return events{fixture{newService(t, database, session.Config{Events: published.Publisher}), database, connect(t, database)}, published}
 }
 
 // TestEvents: each change is told once, by ids; a repetition and a change of nothing are not.
@@ -113,7 +77,7 @@ func TestEvents(t *testing.T) {
 		prefix + "token_reused " + one(2),
 		prefix + `created {"session_id":"` + bare + `"}`,
 		prefix + `expired {"sessions":[{"session_id":"` + bare + `"}]}`,
-	}, e.all(t))
+	}, e.All(t))
 }
 
 // lockedBuffer is a log that several goroutines write.
@@ -151,7 +115,7 @@ func TestTokensAreNowhere(t *testing.T) {
 		}
 	}
 	require.NotEmpty(t, errs)
-	haystack := strings.Join(append(append(e.all(t), errs...), log.text.String(), dump(t, e.db)), "\n")
+	haystack := strings.Join(append(append(e.All(t), errs...), log.text.String(), dump(t, e.db)), "\n")
 	for _, token := range tokens {
 		secret, err := base64.RawURLEncoding.DecodeString(token)
 		require.NoError(t, err)

@@ -2,76 +2,53 @@ package snapshot_test
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 	"github.com/stretchr/testify/require"
 
-	"github.com/ai-cherry/morello/internal/bus"
-	"github.com/ai-cherry/morello/internal/devstack/devtest"
+	"github.com/ai-cherry/morello/internal/bus/bustest"
 	"github.com/ai-cherry/morello/internal/snapshot"
 	"github.com/ai-cherry/morello/messages"
 )
 
-// listen replaces the fixture's service by one that tells what happens, and returns what it tells.
-func (f *fixture) listen(t *testing.T) *nats.Subscription {
+// publishing replaces the fixture's service by one that tells what happens.
+func (f *fixture) publishing(t *testing.T) *bustest.Events {
 	t.Helper()
-	url := devtest.NATS(t).URL()
-	conn, err := bus.Connect(t.Context(), bus.ConnConfig{URL: url, Program: "worker", Instance: "test", Log: slog.New(slog.DiscardHandler)})
-	require.NoError(t, err)
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
-		require.NoError(t, conn.Close(ctx))
-	})
-	require.NoError(t, conn.EnsureEventStream(t.Context()))
-	publisher, err := bus.NewPublisher(conn)
-	require.NoError(t, err)
-	nc, err := nats.Connect(url)
-	require.NoError(t, err)
-	t.Cleanup(nc.Close)
-	events, err := nc.SubscribeSync("morello.events.v1." + tenant + ".snapshot.>")
-	require.NoError(t, err)
-	require.NoError(t, nc.Flush())
-	f.Service = snapshot.New(f.pool, snapshot.Config{Events: publisher})
+	events := bustest.NewEvents(t, slog.New(slog.DiscardHandler))
+	f.Service = snapshot.New(f.pool, snapshot.Config{Events: events.Publisher})
 	t.Cleanup(f.Close)
 	return events
-}
-
-func next(t *testing.T, events *nats.Subscription) string {
-	t.Helper()
-	msg, err := events.NextMsg(10 * time.Second)
-	require.NoError(t, err)
-	return strings.TrimPrefix(msg.Subject, "morello.events.v1."+tenant+".") + " " + string(msg.Data)
 }
 
 // TestEvents: each change is told once, by ids; a repetition and a deletion of nothing are not.
 func TestEvents(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
-	events := f.listen(t)
+	events := f.publishing(t)
 	first := f.createBy(t, messages.SnapshotCreate{AgentID: "a", UserID: "u", Data: jsontext.Value(`{"secret":1}`)})
-	require.Equal(t, fmt.Sprintf(`snapshot.created {"snapshot_id":%q,"agent_id":"a","user_id":"u"}`, first.SnapshotID), next(t, events))
 	large := f.createBy(t, messages.SnapshotCreate{AgentID: "a", Data: jsontext.Value(conversation(200))})
-	require.Equal(t, fmt.Sprintf(`snapshot.created {"snapshot_id":%q,"agent_id":"a","parent_id":%q}`, large.SnapshotID, first.SnapshotID), next(t, events))
 	f.createBy(t, messages.SnapshotCreate{AgentID: "a", SnapshotID: large.SnapshotID, Data: jsontext.Value(conversation(200))})
 	for range 2 {
 		_, err := f.Delete(t.Context(), tenant, messages.SnapshotDelete{SnapshotID: large.SnapshotID})
 		require.NoError(t, err)
 	}
-	require.Equal(t, fmt.Sprintf(`snapshot.deleted {"snapshot_id":%q,"agent_id":"a","parent_id":%q}`, large.SnapshotID, first.SnapshotID), next(t, events))
-	f.create(t, "a", `2`)
-	require.Contains(t, next(t, events), "snapshot.created")
+	last := f.create(t, "a", `2`)
 	days, keep := 0.0, 1
 	_, err := f.Cleanup(t.Context(), tenant, messages.SnapshotCleanup{OlderThanDays: &days, KeepMinimum: &keep})
 	require.NoError(t, err)
-	require.Equal(t, fmt.Sprintf(`snapshot.cleaned {"snapshots":[{"snapshot_id":%q,"agent_id":"a","user_id":"u"}]}`, first.SnapshotID), next(t, events))
+	const prefix = "morello.events.v1.acme.snapshot."
+	one := `{"snapshot_id":"` + first.SnapshotID + `","agent_id":"a","user_id":"u"}`
+	next := func(s messages.Snapshot) string {
+		return `{"snapshot_id":"` + s.SnapshotID + `","agent_id":"a","parent_id":"` + first.SnapshotID + `"}`
+	}
+	require.Equal(t, []string{
+		prefix + "created " + one, prefix + "created " + next(large), prefix + "deleted " + next(large), prefix + "created " + next(last),
+		prefix + `cleaned {"snapshots":[` + one + `]}`,
+	}, events.All(t))
 }
 
 // TestEventOfACallerWhoHasLeft: what is stored is told, though who asked for it did not wait.
@@ -79,7 +56,7 @@ func TestEventOfACallerWhoHasLeft(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)
 	f.create(t, "a", `{"n":0}`)
-	events, another := f.listen(t), f.connect(t)
+	events, another := f.publishing(t), f.connect(t)
 	stored := func(id string) bool {
 		return f.count(t, `SELECT count(*) FROM morello.snapshot WHERE snapshot_id = $1`, id) == 1
 	}
@@ -107,7 +84,9 @@ func TestEventOfACallerWhoHasLeft(t *testing.T) {
 		id := leave()
 		for range 100 { // if this test was too slow the batch has not waited for the lock, and nothing is stored
 			if stored(id) {
-				require.Contains(t, next(t, events), fmt.Sprintf(`snapshot.created {"snapshot_id":%q`, id))
+				f.Close() // the batch has told of it
+				told := events.All(t)
+				require.Contains(t, told[len(told)-1], `snapshot.created {"snapshot_id":"`+id+`"`)
 				return
 			}
 			time.Sleep(time.Millisecond)
