@@ -42,11 +42,12 @@ func exchange[Req validator, Reply any](
 	if err := request.Validate(); err != nil {
 		return reply, err
 	}
-	body, raw, err := messages.Pack(request)
+	message := any(request) // once
+	body, raw, err := messages.Pack(message)
 	if err != nil {
 		return reply, &messages.Error{Code: messages.CodeInvalid, Message: "the request cannot be encoded as JSON", Cause: err}
 	}
-	answer, err := c.send(ctx, endpoint.Info(), packed{body, raw, messages.GoesAlone(request)})
+	answer, err := c.send(ctx, endpoint.Info(), packed{body, raw, messages.GoesAlone(message)})
 	if err != nil {
 		return reply, err
 	}

@@ -167,8 +167,8 @@ func (g *gatherer) send(batch []*gathered) {
 		msg.Data = messages.JoinBatch(bodies)
 	}
 	for _, waits := range batch {
-		if !waits.given && waits.deadline.Before(deadline) {
-			leave := time.AfterFunc(time.Until(waits.deadline.Add(replyGrace)), func() { waits.give(answer{err: context.DeadlineExceeded}) })
+		if latest := waits.deadline.Add(replyGrace); !waits.given && latest.Before(deadline) { // its context does not end
+			leave := time.AfterFunc(time.Until(latest), func() { waits.give(answer{err: context.DeadlineExceeded}) })
 			defer leave.Stop()
 		}
 	}

@@ -236,37 +236,37 @@ func TestBatcherLingers(t *testing.T) {
 		}
 		require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == waiting }, waitFor, tick)
 	}
-	for range 2 { // who was alone does not wait
-		come(1, 0)
-		require.Equal(t, 1, <-sizes)
+	leave := func() {
 		release <- struct{}{}
 		callers.Wait()
 	}
+	for range 2 { // who was alone does not wait
+		come(1, 0)
+		require.Equal(t, 1, <-sizes)
+		leave()
+	}
 	come(1, 0)
+	require.Equal(t, 1, <-sizes)
 	come(3, 3)
 	release <- struct{}{}
-	require.Equal(t, 1, <-sizes)
 	require.Equal(t, 3, <-sizes)
-	release <- struct{}{}
-	callers.Wait()
+	leave()
 	come(1, 1)
 	come(1, 2)
 	come(1, 0)
 	require.Equal(t, 3, <-sizes, "those of before are there again")
-	release <- struct{}{}
-	callers.Wait()
+	leave()
 
-	b.cfg.Linger = 5 * time.Millisecond
-	come(2, 0)
+	b.cfg.Linger = time.Second
+	come(1, 1)
+	come(1, 2)
 	require.Equal(t, 2, <-sizes, "the third has not come")
-	release <- struct{}{}
-	callers.Wait()
+	leave()
 	b.cfg.Linger = waitFor
 	come(1, 1)
 	come(1, 0)
 	require.Equal(t, 2, <-sizes, "and is not waited for again")
-	release <- struct{}{}
-	callers.Wait()
+	leave()
 	b.Close()
 }
 

@@ -27,9 +27,8 @@ const (
 	minRun    = 768
 	runTarget = 512
 	maxRun    = 4096
-	// refBytes is what a reference takes, and refWeight what an item counts that is one: what it refers to is read by itself, so that runs
-	// of few references cost a reader little. Where a list grows the references after the last cuts are written anew each time, and the
-	// fewer these are the better (`morello bench snapshots`).
+	// refBytes is what a reference takes, and refWeight what an item weighs that is one. Where a list grows the references after the last
+	// cuts are written anew each time: runs of about six are the least of that and of what each run takes (`morello bench snapshots`).
 	refBytes  = 36
 	refWeight = 240
 	// maxIndexed bounds the text of one document that search finds. The rest is stored the same, and not indexed.
