@@ -166,17 +166,18 @@ func TestSweepModel(t *testing.T) {
 	})
 }
 
-// pieces draws a document of a few long strings out of few, in lists, so that chunks come again, alone and with others.
+// pieces draws a document of a few long strings out of few, in lists that are long enough for runs, so that chunks come again, alone and
+// with others.
 func pieces(t *rapid.T) string {
-	var lists []string
-	for range rapid.IntRange(1, 2).Draw(t, "lists") {
+	var members []string
+	for n := range rapid.IntRange(1, 2).Draw(t, "lists") {
 		var list []string
-		for range rapid.IntRange(1, 12).Draw(t, "length") {
+		for range rapid.IntRange(1, 16).Draw(t, "length") {
 			list = append(list, fmt.Sprintf(`"%s"`, strings.Repeat(fmt.Sprintf("piece %d ", rapid.IntRange(0, 7).Draw(t, "piece")), 12)))
 		}
-		lists = append(lists, "["+strings.Join(list, ",")+"]")
+		members = append(members, fmt.Sprintf(`"%d":[%s]`, n, strings.Join(list, ",")))
 	}
-	return "[" + strings.Join(lists, ",") + "]"
+	return "{" + strings.Join(members, ",") + "}"
 }
 
 // A creation that stalls in the middle of its transaction, while a sweep runs from beginning to end: what it relied on stays.
