@@ -55,7 +55,7 @@ func (r *row) columns() []any {
 }
 
 // smallBody is what zstd hardly makes smaller.
-const smallBody = 48
+const smallBody = 128
 
 var (
 	compressor   = must(zstd.NewWriter(nil, zstd.WithEncoderConcurrency(2), zstd.WithEncoderCRC(false), zstd.WithSingleSegment(true)))
@@ -233,26 +233,42 @@ const hexDigits = "0123456789abcdef"
 // Python, which escapes all that is not ASCII. It appends to written.
 func spell(written []byte, plain string, spelling encoding) []byte {
 	written = slices.Grow(written, len(plain)+len(plain)/16)
-	for pos := 0; pos < len(plain); {
-		c := plain[pos]
-		if c >= utf8.RuneSelf && spelling == asciiText {
-			r, length := utf8.DecodeRuneInString(plain[pos:])
-			written = appendEscape(written, r)
-			pos += length
-			continue
+	asIs := &asIsInUTF8
+	if spelling == asciiText {
+		asIs = &asIsInASCII
+	}
+	for {
+		end := 0
+		for end < len(plain) && asIs[plain[end]] {
+			end++
 		}
-		pos++
-		switch {
+		written = append(written, plain[:end]...)
+		if end == len(plain) {
+			return written
+		}
+		length := 1
+		switch c := plain[end]; {
 		case c == '"' || c == '\\':
 			written = append(written, '\\', c)
-		case c >= ' ' && (c != 0x7f || spelling == utf8Text):
-			written = append(written, c)
-		default:
+		case c < utf8.RuneSelf:
 			written = appendControl(written, c)
+		default:
+			var r rune
+			r, length = utf8.DecodeRuneInString(plain[end:])
+			written = appendEscape(written, r)
 		}
+		plain = plain[end+length:]
 	}
-	return written
 }
+
+// The bytes that stand for themselves in each spelling.
+var asIsInUTF8, asIsInASCII = func() (inUTF8, inASCII [256]bool) {
+	for c := range 256 {
+		inUTF8[c] = c >= ' ' && c != '"' && c != '\\'
+		inASCII[c] = inUTF8[c] && c < 0x7f
+	}
+	return inUTF8, inASCII
+}()
 
 func appendControl(written []byte, c byte) []byte {
 	if at := strings.IndexByte("\b\t\n\f\r", c); at >= 0 {
@@ -296,7 +312,11 @@ func takeStrings(body []byte) (frame []byte, plain string) {
 			if count++; count > 1 {
 				found = append(found, stringMark...)
 			}
-			found = append(found, unescape(body[start+1:end-1])...)
+			if value := body[start:end]; bytes.IndexByte(value, '\\') < 0 {
+				found = append(found, value[1:len(value)-1]...)
+			} else {
+				found, _ = jsontext.AppendUnquote(found, value) // lone surrogates become U+FFFD
+			}
 		}
 		body = body[end:]
 	}
