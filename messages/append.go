@@ -158,15 +158,16 @@ func appendCompact(b []byte, value jsontext.Value) []byte {
 			}
 		}
 		value = value[quote:]
-		length := stringLength(value)
+		length := StringLength(value)
 		b = append(b, value[:length]...)
 		value = value[length:]
 	}
 	return b
 }
 
-// stringLength returns how long the string is that a text begins with, quotes included.
-func stringLength(text []byte) int {
+// StringLength returns how many bytes the JSON string has that a text begins with, as it is written, quotes included; all of a text in
+// which it does not end. The text must begin with a quote.
+func StringLength(text []byte) int {
 	for i := 1; i < len(text); i++ {
 		next := bytes.IndexByte(text[i:], '"')
 		if next < 0 {

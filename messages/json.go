@@ -113,7 +113,7 @@ func isCompact(value []byte) bool {
 			return true
 		}
 		value = value[len(before):]
-		value = value[stringLength(value):]
+		value = value[StringLength(value):]
 	}
 }
 
@@ -138,7 +138,7 @@ func tooDeep(body []byte) bool {
 	for i := 0; i < len(body); i++ {
 		switch body[i] {
 		case '"':
-			i += stringLength(body[i:]) - 1
+			i += StringLength(body[i:]) - 1
 		case '{', '[':
 			if depth++; depth > MaxNesting {
 				return true

@@ -143,7 +143,7 @@ func (m *members) next() bool {
 		m.failed = true
 		return false
 	}
-	length := stringLength(text)
+	length := StringLength(text)
 	if length+1 >= len(text) || text[length] != ':' {
 		m.failed = true
 		return false
@@ -180,7 +180,7 @@ func (m *members) float() float64 {
 
 // string takes what has no escapes.
 func (m *members) string() string {
-	if len(m.value) < 2 || m.value[0] != '"' || stringLength(m.value) != len(m.value) || bytes.IndexByte(m.value, '\\') >= 0 {
+	if len(m.value) < 2 || m.value[0] != '"' || StringLength(m.value) != len(m.value) || bytes.IndexByte(m.value, '\\') >= 0 {
 		m.failed = true
 		return ""
 	}
@@ -199,7 +199,7 @@ func valueLength(text []byte) int {
 	for i := 0; i < len(text); i++ {
 		switch text[i] {
 		case '"':
-			i += stringLength(text[i:]) - 1
+			i += StringLength(text[i:]) - 1
 		case '{', '[':
 			depth++
 		case '}', ']':

@@ -1,10 +1,6 @@
 package snapshot
 
-import (
-	"bytes"
-	"hash/crc32"
-	"math"
-)
+import "github.com/ai-cherry/morello/messages"
 
 // Sizes that shape trees. They are no part of the format: a reader needs none of them. A change of one makes the next snapshot of
 // each agent store its whole document anew, once.
@@ -143,9 +139,9 @@ func (r *run) isOpen() bool {
 	return true
 }
 
-// collapse makes one range of the document, which begins at start, of a run whose leaves are open.
+// collapse makes one range of the document, which begins at start, of a value whose leaves are open.
 func (r *run) collapse(start int) {
-	whole := run{pieces: r.pieces[:0], comma: r.comma, count: r.count, text: r.text}
+	whole := run{pieces: r.pieces[:0], text: r.text}
 	for i := range r.pieces {
 		whole.text += r.pieces[i].text
 	}
@@ -297,25 +293,7 @@ func (b *builder) scalarEnd(pos int) int {
 }
 
 // stringEnd returns where the string that begins at pos ends.
-func stringEnd(document []byte, pos int) int { return closingQuote(document, pos) + 1 }
-
-// closingQuote returns where the quote stands that ends the string that begins at pos, or -1.
-func closingQuote(document []byte, pos int) int {
-	for pos++; ; pos++ {
-		next := bytes.IndexByte(document[pos:], '"')
-		if next < 0 {
-			return -1
-		}
-		pos += next
-		escapes := 0
-		for document[pos-1-escapes] == '\\' {
-			escapes++
-		}
-		if escapes%2 == 0 {
-			return pos
-		}
-	}
-}
+func stringEnd(document []byte, pos int) int { return pos + messages.StringLength(document[pos:]) }
 
 // child is value, where a large value becomes a chunk of its own; an element that is not large becomes one leaf with all strings in it.
 func (b *builder) child(dst *run, pos int, of refKind) (end int) {
@@ -404,120 +382,7 @@ func (b *builder) longText(dst *run, from, to int) {
 	parts.end(dst)
 }
 
-// textPart makes a chunk of a part of a string.
+// textPart makes an open leaf of a part of a string.
 func (b *builder) textPart(from, to int) piece {
 	return piece{kind: text, isOpen: true, start: from, end: to, text: to - from, size: int64(to - from)}
-}
-
-// sequence cuts a list of items into runs where the items themselves say so, that a change moves only the cuts near it. When
-// the list is larger than wholeNode, each run becomes a chunk and the references are a list in turn, one level up. It is a
-// prolly tree (https://docs.dolthub.com/architecture/storage-engine/prolly-tree), made as the items come.
-type sequence struct {
-	*builder
-	kind  refKind
-	base  int // the place of its first level among those of the builder
-	depth int // how many levels there are
-}
-
-type level struct {
-	closed []run // not chunks yet, because the list may be small
-	open   run
-	weight int    // of the items in open
-	total  int    // of all items
-	large  bool   // closed runs become chunks at once
-	window uint64 // hash of the last items, those that stand for about 64 bytes of the document
-}
-
-func (s *sequence) level(depth int) *level {
-	if depth < s.depth {
-		return s.levels[s.base+depth]
-	}
-	s.depth++
-	if s.used++; s.used > len(s.levels) {
-		s.levels = append(s.levels, &level{})
-	}
-	l := s.levels[s.used-1]
-	*l = level{closed: l.closed[:0], open: s.takeRun()}
-	return l
-}
-
-func (s *sequence) add(depth int, item *run) {
-	l := s.level(depth)
-	l.total += item.weight()
-	cut := s.cutsAfter(l, item)
-	l.open.join(item)
-	if cut {
-		l.closed, l.open, l.weight = append(l.closed, l.open), s.takeRun(), 0
-	}
-	if l.large = l.large || l.total > wholeNode; l.large {
-		s.lift(depth)
-	}
-}
-
-// lift makes chunks of the closed runs of a level.
-func (s *sequence) lift(depth int) {
-	l := s.level(depth)
-	for i := range l.closed {
-		r := &l.closed[i]
-		up := s.takeRun()
-		up.comma, up.count = r.comma, r.count
-		up.ref(s.emit(r, s.kind))
-		s.giveRun(*r)
-		s.add(depth+1, &up)
-		s.giveRun(up)
-	}
-	l.closed = l.closed[:0]
-}
-
-// end appends the top of the levels and then, level by level down, what comes after their last cuts: where a list grows. In chunks
-// of their own these few items would be written anew each time just the same.
-func (s *sequence) end(dst *run) {
-	for depth := s.depth - 1; depth >= 0; depth-- {
-		l := s.level(depth)
-		l.closed = append(l.closed, l.open)
-		for i := range l.closed {
-			r := &l.closed[i]
-			if len(r.pieces) > 0 && r.comma > 0 {
-				dst.literal(r.comma, r.comma+1)
-			}
-			dst.add(r)
-			s.giveRun(*r)
-		}
-	}
-	s.used = s.base
-}
-
-// cutsAfter decides whether the open run ends with an item: by the item alone, but for the bounds of the run; by the ones before
-// it too where it is small, because there are only so many different small ones, and perhaps none of them would end a run.
-func (s *sequence) cutsAfter(l *level, item *run) bool {
-	l.window = l.window<<(item.size+1) + s.digest(item) // nothing is left of a window that is shifted by 64 or more
-	weight := item.weight()
-	l.weight += weight
-	if l.weight >= maxRun {
-		return true
-	}
-	return l.weight >= minRun && l.window < math.MaxUint64/runTarget*uint64(min(weight, runTarget))
-}
-
-// digest is CRC-32C of an item, mixed because the high bits decide.
-func (s *sequence) digest(item *run) uint64 {
-	var sum uint32
-	for i := range item.pieces {
-		p := &item.pieces[i]
-		if p.kind == literal || p.isOpen {
-			sum = crc32.Update(sum, castagnoli, s.document[p.start:p.end])
-		} else {
-			sum = crc32.Update(sum, castagnoli, p.hash[:])
-		}
-	}
-	return mix(uint64(sum))
-}
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-// mix is the finaliser of splitmix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
-func mix(x uint64) uint64 {
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }

@@ -164,19 +164,19 @@ func (d *diff) elements(ctx context.Context, path string, g gap) error {
 // expandGaps opens the largest runs in the gaps by one level, and aligns them again.
 func (d *diff) expandGaps(ctx context.Context, gaps []gap) (finer []gap, err error) {
 	var hashes []Hash
-	for _, g := range gaps {
-		wanted := largestRuns(g.from, g.to, nil)
-		hashes = runHashes(runHashes(hashes, g.from, wanted), g.to, wanted)
+	wanted := make([]func(rope) bool, len(gaps))
+	for i, g := range gaps {
+		wanted[i] = largestRuns(g.from, g.to, nil)
+		hashes = runHashes(runHashes(hashes, g.from, wanted[i]), g.to, wanted[i])
 	}
 	if err := d.load(ctx, hashes); err != nil {
 		return nil, err
 	}
-	for _, g := range gaps {
-		wanted := largestRuns(g.from, g.to, nil)
-		if g.from, err = d.expand(ctx, g.from, wanted); err != nil {
+	for i, g := range gaps {
+		if g.from, err = d.expand(ctx, g.from, wanted[i]); err != nil {
 			return nil, err
 		}
-		if g.to, err = d.expand(ctx, g.to, wanted); err != nil {
+		if g.to, err = d.expand(ctx, g.to, wanted[i]); err != nil {
 			return nil, err
 		}
 		finer = append(finer, align(g)...)

@@ -334,10 +334,7 @@ func putStrings(frame []byte, plain string, spelling encoding) ([]byte, error) {
 			}
 			return append(body, frame...), nil
 		}
-		end := closingQuote(frame, start) + 1
-		if end == 0 {
-			return nil, errMalformed
-		}
+		end := stringEnd(frame, start)
 		body = append(body, frame[:start+1]...)
 		if end == len(frame) || frame[end] != ':' {
 			if isOver || end != start+2 {
