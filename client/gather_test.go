@@ -331,7 +331,7 @@ func TestWhatGoesAlone(t *testing.T) {
 			const calls = 40
 			natsURL := devtest.NATS(t).URL()
 			var together, alone atomic.Int64
-			all := make(chan struct{}) // are there
+			all := make(chan struct{}) // closed when all are there
 			serve(t, natsURL, "morello.v1.*.cache.*", func(_ *nats.Conn, msg *nats.Msg) {
 				if msg.Header.Get(messages.HeaderBatch) != "" {
 					together.Add(1)

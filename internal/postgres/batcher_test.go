@@ -197,113 +197,112 @@ func AsCode(err error) messages.Code {
 	return ""
 }
 
-func TestBatcherGathersWhileBusy(t *testing.T) {
-	t.Parallel()
-	release := make(chan struct{})
-	sizes := make(chan int, 10)
-	b := NewBatcher(BatcherConfig[int]{Slots: 1}, func(_ context.Context, items []int, _ []Result[int]) error {
-		sizes <- len(items)
-		<-release
+// heldBatcher runs batches that tell their sizes and last until they are released.
+type heldBatcher struct {
+	*Batcher[int, int]
+	t       *testing.T
+	callers sync.WaitGroup
+	sizes   chan int
+	release chan struct{}
+}
+
+func newHeldBatcher(t *testing.T, cfg BatcherConfig[int]) *heldBatcher {
+	b := &heldBatcher{t: t, sizes: make(chan int, 10), release: make(chan struct{})}
+	b.Batcher = NewBatcher(cfg, func(_ context.Context, items []int, _ []Result[int]) error {
+		b.sizes <- len(items)
+		<-b.release
 		return nil
 	})
-	var callers sync.WaitGroup
-	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
-	require.Equal(t, 1, <-sizes) // a lone caller waits for nobody
-	for range 50 {
-		callers.Go(func() { _, _ = b.Do(context.Background(), 1) })
+	return b
+}
+
+// come has n callers come, and returns when so many wait.
+func (b *heldBatcher) come(n, waiting int) {
+	b.t.Helper()
+	for range n {
+		b.callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
 	}
-	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == 50 }, waitFor, tick)
-	release <- struct{}{}
-	require.Equal(t, 50, <-sizes) // all that gathered
-	release <- struct{}{}
-	callers.Wait()
+	b.eventually(func() bool { return len(b.waiting) == waiting })
+}
+
+func (b *heldBatcher) eventually(condition func() bool) {
+	b.t.Helper()
+	require.Eventually(b.t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return condition() }, waitFor, tick)
+}
+
+// leave releases the batch that runs, and returns when all have their answers.
+func (b *heldBatcher) leave() {
+	b.release <- struct{}{}
+	b.callers.Wait()
+}
+
+func TestBatcherGathersWhileBusy(t *testing.T) {
+	t.Parallel()
+	b := newHeldBatcher(t, BatcherConfig[int]{Slots: 1})
+	b.come(1, 0)
+	require.Equal(t, 1, <-b.sizes) // a lone caller waits for nobody
+	b.come(50, 50)
+	b.release <- struct{}{}
+	require.Equal(t, 50, <-b.sizes) // all that gathered
+	b.leave()
 	b.Close()
 }
 
 // TestBatcherLingers: a batch waits for as many as the one before had, but for a lone caller, and not for ever.
 func TestBatcherLingers(t *testing.T) {
 	t.Parallel()
-	release, sizes := make(chan struct{}), make(chan int, 10)
-	b := NewBatcher(BatcherConfig[int]{Slots: 1, Linger: waitFor}, func(_ context.Context, items []int, _ []Result[int]) error {
-		sizes <- len(items)
-		<-release
-		return nil
-	})
-	var callers sync.WaitGroup
-	come := func(n, waiting int) {
-		for range n {
-			callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
-		}
-		require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == waiting }, waitFor, tick)
-	}
-	leave := func() {
-		release <- struct{}{}
-		callers.Wait()
-	}
+	b := newHeldBatcher(t, BatcherConfig[int]{Slots: 1, Linger: waitFor})
 	for range 2 { // who was alone does not wait
-		come(1, 0)
-		require.Equal(t, 1, <-sizes)
-		leave()
+		b.come(1, 0)
+		require.Equal(t, 1, <-b.sizes)
+		b.leave()
 	}
-	come(1, 0)
-	require.Equal(t, 1, <-sizes)
-	come(3, 3)
-	release <- struct{}{}
-	require.Equal(t, 3, <-sizes)
-	leave()
-	come(1, 1)
-	come(1, 2)
-	come(1, 0)
-	require.Equal(t, 3, <-sizes, "those of before are there again")
-	leave()
+	b.come(1, 0)
+	require.Equal(t, 1, <-b.sizes)
+	b.come(3, 3)
+	b.release <- struct{}{}
+	require.Equal(t, 3, <-b.sizes)
+	b.leave()
+	b.come(1, 1)
+	b.come(1, 2)
+	b.come(1, 0)
+	require.Equal(t, 3, <-b.sizes, "those of before are there again")
+	b.leave()
 
 	b.cfg.Linger = time.Second
-	come(1, 1)
-	come(1, 2)
-	require.Equal(t, 2, <-sizes, "the third has not come")
-	leave()
+	b.come(1, 1)
+	b.come(1, 2)
+	require.Equal(t, 2, <-b.sizes, "the third has not come")
+	b.leave()
 	b.cfg.Linger = waitFor
-	come(1, 1)
-	come(1, 0)
-	require.Equal(t, 2, <-sizes, "and is not waited for again")
-	leave()
+	b.come(1, 1)
+	b.come(1, 0)
+	require.Equal(t, 2, <-b.sizes, "and is not waited for again")
+	b.leave()
 	b.Close()
 }
 
 // TestBatcherServesACrowd: beside a batch that takes long another runs once there is a crowd, not before, and no third.
 func TestBatcherServesACrowd(t *testing.T) {
 	t.Parallel()
-	release, sizes := make(chan struct{}), make(chan int, 10)
-	b := NewBatcher(BatcherConfig[int]{Crowd: 3}, func(_ context.Context, items []int, _ []Result[int]) error {
-		sizes <- len(items)
-		<-release
-		return nil
-	})
-	var callers sync.WaitGroup
-	wait := func(n, waiting int) {
-		for range n {
-			callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
-		}
-		require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return len(b.waiting) == waiting }, waitFor, tick)
-	}
-	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
-	require.Equal(t, 1, <-sizes)
-	wait(2, 2)
-	require.Empty(t, sizes)
-	callers.Go(func() { _, _ = b.Do(context.Background(), 0) })
-	require.Equal(t, 3, <-sizes)
-	wait(5, 5)
-	require.Empty(t, sizes)
-	release <- struct{}{}
-	require.Equal(t, 5, <-sizes)
-	wait(2, 2)
-	release <- struct{}{} // two are too few beside the one that runs
-	require.Eventually(t, func() bool { b.mu.Lock(); defer b.mu.Unlock(); return b.running == 1 }, waitFor, tick)
-	require.Empty(t, sizes)
-	release <- struct{}{}
-	require.Equal(t, 2, <-sizes)
-	release <- struct{}{}
-	callers.Wait()
+	b := newHeldBatcher(t, BatcherConfig[int]{Crowd: 3})
+	b.come(1, 0)
+	require.Equal(t, 1, <-b.sizes)
+	b.come(2, 2)
+	require.Empty(t, b.sizes)
+	b.come(1, 0)
+	require.Equal(t, 3, <-b.sizes)
+	b.come(5, 5)
+	require.Empty(t, b.sizes)
+	b.release <- struct{}{}
+	require.Equal(t, 5, <-b.sizes)
+	b.come(2, 2)
+	b.release <- struct{}{} // two are too few beside the one that runs
+	b.eventually(func() bool { return b.running == 1 })
+	require.Empty(t, b.sizes)
+	b.release <- struct{}{}
+	require.Equal(t, 2, <-b.sizes)
+	b.leave()
 	b.Close()
 }
 
