@@ -42,7 +42,7 @@ func exchange[Req validator, Reply any](
 	if err := request.Validate(); err != nil {
 		return reply, err
 	}
-	message := any(request) // once
+	message := any(request) // converted once: it is copied to the heap
 	body, raw, err := messages.Pack(message)
 	if err != nil {
 		return reply, &messages.Error{Code: messages.CodeInvalid, Message: "the request cannot be encoded as JSON", Cause: err}

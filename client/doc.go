@@ -30,7 +30,8 @@
 // Requests of concurrent callers to one operation go in few messages where the operation takes several (cache.get, set and touch,
 // session.get_by_token and touch): while two messages are without a reply others gather, for 5 ms at most, and leave together, up to
 // 128 ([Config.MaxBatch]). A lone caller's request leaves at once. Nothing else changes: each has its own reply, failure, deadline and
-// retries. Requests with an idempotency key, an actor or a trace context, and those over 8 KiB, go by themselves.
+// retries. Requests with an idempotency key, an actor or a trace context, those over 8 KiB, sets on a condition and gets that ask for a
+// lease go by themselves.
 //
 // # Computing what is not cached
 //
