@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	"github.com/ai-cherry/morello/messages"
@@ -15,6 +16,8 @@ type computation struct {
 	flight
 	found      found // what the look-up before it came to
 	background bool  // callers have a stale value, and do not wait
+	// leaseEnd, in nanoseconds since 1970, is the time before which the lease does not lapse; 0 when it is known to be over.
+	leaseEnd atomic.Int64
 
 	done  chan struct{} // closed when value and err are there
 	value []byte
@@ -38,7 +41,7 @@ func (f flight) running() *computation {
 // so when this flight got a lease before that of the computation can have lapsed: the key was deleted or set meanwhile.
 func (f flight) join(ctx context.Context, found found) *computation {
 	running := found.running
-	if running == nil || (found.lease != "" && time.Now().Before(running.found.leaseEnd)) {
+	if running == nil || (found.lease != "" && running.holdsLease()) {
 		return f.start(ctx, found)
 	}
 	return running
@@ -46,12 +49,21 @@ func (f flight) join(ctx context.Context, found found) *computation {
 
 // start starts a computation; with a stale value, in the background.
 func (f flight) start(ctx context.Context, found found) *computation {
-	c := &computation{flight: f, found: found, background: found.value != nil, done: make(chan struct{}), err: errNoReturn}
+	c := f.newComputation(found)
 	f.client.computations.Store(f.options.Key, c)
 	f.client.calls.Add(1) // while that of the flight counts
 	go c.run(ctx)
 	return c
 }
+
+func (f flight) newComputation(found found) *computation {
+	c := &computation{flight: f, found: found, background: found.value != nil, done: make(chan struct{}), err: errNoReturn}
+	c.leaseEnd.Store(found.leaseEnd.UnixNano())
+	return c
+}
+
+// holdsLease reports whether the lease, as far as this process can know, has not lapsed.
+func (c *computation) holdsLease() bool { return time.Now().UnixNano() < c.leaseEnd.Load() }
 
 func (c *computation) result() ([]byte, error) {
 	<-c.done
@@ -61,7 +73,7 @@ func (c *computation) result() ([]byte, error) {
 func (c *computation) run(ctx context.Context) {
 	defer c.client.calls.Done()
 	defer c.end()
-	c.value, c.err = c.computeInTime(ctx)
+	c.value, c.err = c.computeWithLease(context.WithValue(ctx, computingKey{}, c))
 	if c.err == nil && c.store(ctx) {
 		return
 	}
@@ -77,6 +89,51 @@ func (c *computation) end() {
 	}
 	c.client.computations.CompareAndDelete(c.options.Key, c)
 	close(c.done)
+}
+
+// computeWithLease computes, and renews the lease until that is done.
+func (c *computation) computeWithLease(ctx context.Context) ([]byte, error) {
+	if c.found.lease == "" {
+		return c.computeInTime(ctx)
+	}
+	renewing, stop := context.WithCancel(ctx)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		c.renewLease(renewing)
+	}()
+	defer func() {
+		stop()
+		<-stopped
+	}()
+	return c.computeInTime(ctx)
+}
+
+// renewPeriod leaves room for two renewals that fail.
+const renewPeriod = messages.LeaseTime / 4
+
+// renewLease renews the lease until the context ends, or the lease has: then the value will not be stored.
+func (c *computation) renewLease(ctx context.Context) {
+	tick := time.NewTicker(renewPeriod)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		end := time.Now().Add(messages.LeaseTime)
+		attempt, cancel := context.WithTimeout(ctx, renewPeriod)
+		reply, err := exchange(attempt, c.client, messages.CacheTouchEndpoint, messages.CacheTouch{Key: c.options.Key, Lease: c.found.lease})
+		cancel()
+		switch {
+		case err == nil && !reply.Touched:
+			c.leaseEnd.Store(0)
+			return
+		case err == nil && end.Before(c.found.leaseEnd.Add(messages.MaxLeaseAge-messages.LeaseTime)):
+			c.leaseEnd.Store(end.UnixNano())
+		}
+	}
 }
 
 func (c *computation) computeInTime(ctx context.Context) (value []byte, err error) {
@@ -101,19 +158,20 @@ func (c *computation) computeInTime(ctx context.Context) (value []byte, err erro
 	return c.compute(ctx)
 }
 
-// store offers the value to the cache, and reports whether that was possible. With a lease that has ended it is not
-// stored: it may be older than a delete, and who has set the key since has the newer value. A lease that may just have
-// lapsed says nothing of the kind; the value is stored then if none is there, or else what takes longer than a lease
-// would never be cached.
+// store offers the value to the cache, and reports whether that was possible. It is stored only if nothing was deleted, cleared or set
+// since before the computation: with a lease that holds, or in place of the very entry that could not be decoded. Without either the
+// value may be older than an invalidation, and is not stored.
 func (c *computation) store(ctx context.Context) bool {
 	entry := c.options.entry(c.value)
-	entry.Lease = c.found.lease
-	entry.IfAbsent = c.found.wait > 0 // another was waited for in vain, and may have been ready since
-	reply, err := exchange(ctx, c.client, messages.CacheSetEndpoint, entry)
-	if err == nil && !reply.Stored && entry.Lease != "" && !time.Now().Before(c.found.leaseEnd) {
-		entry.Lease, entry.IfAbsent = "", true
-		_, err = exchange(ctx, c.client, messages.CacheSetEndpoint, entry)
+	switch {
+	case c.found.lease != "":
+		entry.Lease = c.found.lease
+	case c.found.version != 0:
+		entry.IfVersion = &c.found.version
+	default:
+		return false
 	}
+	_, err := exchange(ctx, c.client, messages.CacheSetEndpoint, entry)
 	if err != nil {
 		c.client.log.Warn("a computed value could not be cached", "key", c.options.Key, "error", err)
 	}
@@ -127,7 +185,7 @@ const noVersion = 1
 // an expired value and one that somebody else has set are to stay. It may end the lease of somebody who got it after a
 // delete, whose value is then not cached; but not that of one who got it because ours lapsed, for it is not sent so late.
 func (c *computation) giveBack(ctx context.Context) {
-	left := min(time.Until(c.found.leaseEnd), messages.CacheDeleteEndpoint.Timeout)
+	left := min(time.Until(time.Unix(0, c.leaseEnd.Load())), messages.CacheDeleteEndpoint.Timeout)
 	if left <= 0 {
 		return
 	}

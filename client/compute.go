@@ -34,9 +34,13 @@ const defaultComputeTimeout = 5 * time.Minute
 // the package comment for the exceptions. With Stale, nobody waits for a value that has only just expired.
 //
 // The value travels as JSON, computed or not: each caller gets a copy of its own, and what JSON does not keep is lost. A
-// cached value that does not decode into V is computed anew. A cache that cannot be asked, or will not store the value, is
-// logged and otherwise harmless. An error of compute is returned to all callers of this Client as it is, and not cached;
+// cached value that does not decode into V is computed anew. A value that was computed before its key or one of its tags was
+// invalidated is returned, and not stored. A cache that cannot be asked, or will not store the value, is logged and otherwise harmless. An error of compute is returned to all callers of this Client as it is, and not cached;
 // that of a computation in the background is logged.
+//
+// A computation that asks for a key whose computation waits for its own, directly or in a circle, gets an invalid error at once that
+// names the keys. For that, compute must pass its context on. Nobody waits for a computation of this process for more than 30
+// seconds, either: one of those who did computes for all of them.
 //
 // compute gets the values of the first caller's context, but not its end: a caller that leaves gets deadline_exceeded and
 // disturbs no other. It is cancelled by Timeout, and when Close gives up. A panic in it becomes an internal error.
@@ -63,8 +67,22 @@ func GetOrCompute[V any](
 			return encodeValue(computed)
 		},
 	}
+	leave, err := c.waits.enter(ctx, options.Key)
+	if err != nil {
+		return value, err
+	}
+	defer leave()
+	patience := time.NewTimer(min(options.timeout(), longestLeaseWait))
+	defer patience.Stop()
 	select {
 	case result := <-c.flights.DoChan(options.Key, func() (any, error) { return f.run(detached) }):
+		return decodeValue[V](result)
+	case <-ctx.Done():
+		return value, ended(ctx.Err())
+	case <-patience.C:
+	}
+	select { // as another process does that has waited in vain
+	case result := <-c.impatient.DoChan(options.Key, func() (any, error) { return f.runAlone(detached) }):
 		return decodeValue[V](result)
 	case <-ctx.Done():
 		return value, ended(ctx.Err())
@@ -147,6 +165,22 @@ func (f flight) run(ctx context.Context) ([]byte, error) {
 	return found.value, nil
 }
 
+// runAlone returns the value that is cached, or that of a computation beside the one that this process has waited for in vain.
+func (f flight) runAlone(ctx context.Context) ([]byte, error) {
+	if err := f.client.enter(); err != nil {
+		return nil, err
+	}
+	defer f.client.calls.Done()
+	found := f.lookup(ctx)
+	if found.value != nil {
+		return found.value, nil
+	}
+	f.client.calls.Add(1)
+	c := f.newComputation(found)
+	c.run(ctx)
+	return c.result()
+}
+
 // lookup asks the cache. When that fails there is neither value, nor lease, nor anybody to wait for; a value that does not
 // decode is none.
 func (f flight) lookup(ctx context.Context) found {
@@ -162,6 +196,9 @@ func (f flight) lookup(ctx context.Context) found {
 		reply.Value = nil
 	}
 	found.value, found.lease = reply.Value, reply.Lease
+	if reply.Value == nil && !reply.Stale {
+		found.version = reply.Version
+	}
 	found.wait = time.Duration(reply.LeaseWaitMS) * time.Millisecond
 	return found
 }

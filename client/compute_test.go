@@ -183,7 +183,7 @@ func TestComputeWithoutACache(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 7, got)
 	require.Contains(t, log.String(), "no worker is listening")
-	require.Contains(t, log.String(), "could not be cached")
+	require.Contains(t, log.String(), "the cache is of no help")
 }
 
 func TestComputeWhatTheCacheRefuses(t *testing.T) {

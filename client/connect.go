@@ -56,12 +56,14 @@ type Config struct {
 
 // Client calls Morello for one tenant over one connection. It is safe for concurrent use, and meant to be shared.
 type Client struct {
-	nc       *nats.Conn
-	tenant   string
-	attempts int
-	maxBatch int
-	log      *slog.Logger
-	flights  singleflight.Group // of GetOrCompute, by key
+	nc        *nats.Conn
+	tenant    string
+	attempts  int
+	maxBatch  int
+	log       *slog.Logger
+	flights   singleflight.Group // of GetOrCompute, by key
+	impatient singleflight.Group // of those who have waited for a flight in vain, by key
+	waits     waitGraph
 
 	computations sync.Map // *computation, by key
 	gatherers    sync.Map // *gatherer, by the name of the endpoint

@@ -41,12 +41,12 @@
 //
 //   - compute fails, or the cache does not take its value: the lease is given back, and one of those who wait computes.
 //   - The process with the lease dies: one of those who wait gets it when it lapses.
-//   - compute takes longer than the lease: another process may compute too. The value is stored unless there is one.
-//   - The key is deleted, cleared or set meanwhile: that ends the lease, and the value is not stored. The callers who wait
-//     in this process get it. A computation that takes longer than the lease does not notice, and stores its value unless
-//     there is one: its TTL then bounds how long it is out of date.
-//   - After 30 seconds of waiting, or Timeout, whoever waits computes without a lease, and stores if there is no value.
-//   - The cache cannot be asked: each process computes, and stores if it can.
+//   - compute takes longer than the lease: the Client renews it, for an hour at most. If it cannot, another process may compute too.
+//   - The key is deleted, cleared, also by one of Tags, or set meanwhile: that ends the lease, and the value is not stored. The callers
+//     who wait in this process get it. A value that was computed before an invalidation is never stored after it.
+//   - After 30 seconds of waiting, or Timeout, one of those who wait in a process computes without a lease, and nothing is stored.
+//   - The cache cannot be asked: each process computes, and nothing is stored.
+//   - A computation asks for a key whose computation waits for its own: an error at once that names the keys ([GetOrCompute]).
 //
 // With [ComputeOptions].Stale a value that has just expired is returned at once, and the process that gets the lease
 // computes in the background, on behalf of its Client: Close waits for that. If it fails, the value stays as stale as it

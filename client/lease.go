@@ -19,6 +19,7 @@ const (
 // found is what a look-up came to.
 type found struct {
 	value    []byte        // live or stale; nil if there is none of use
+	version  int64         // of a live value that is of no use
 	lease    string        // the token, for who is to compute
 	leaseEnd time.Time     // the lease does not lapse before this: the database grants it after we began to ask
 	wait     time.Duration // not 0 while somebody else has the lease

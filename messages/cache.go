@@ -18,7 +18,7 @@ type CacheGet struct {
 	// Key of 1 to 512 bytes, compared byte by byte.
 	Key string `json:"key" jsonschema:"minLength=1,maxLength=512"`
 	// Lease asks, on a miss, for the right to compute the value. Of all who ask one gets a lease token, for 10 seconds
-	// or until it sets the value; the others get lease_wait_ms. (Nishtala et al., Scaling Memcache at Facebook, 2013.)
+	// or until it sets the value; cache.touch renews it. The others get lease_wait_ms. (Nishtala et al., Scaling Memcache at Facebook, 2013.)
 	Lease bool `json:"lease,omitzero"`
 	// StaleSeconds accepts, on a miss, a value that expired less than so long ago; up to 300, 0 when absent.
 	StaleSeconds float64 `json:"stale_seconds,omitzero" jsonschema:"minimum=0,maximum=300,default=0"`
@@ -76,6 +76,8 @@ type CacheSet struct {
 	TTLSeconds *float64 `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000,default=3600"`
 	// NoExpiry keeps the entry until it is deleted or evicted. It excludes ttl_seconds.
 	NoExpiry bool `json:"no_expiry,omitzero"`
+	// KeepTTL has a live entry keep its time to live; ttl_seconds and no_expiry are then for a key that has none.
+	KeepTTL bool `json:"keep_ttl,omitzero"`
 	// Tags are up to 32 names of 1 to 128 bytes; repeated ones count once.
 	Tags []string `json:"tags,omitzero" jsonschema:"maxItems=32"`
 	// IfAbsent stores only when no live entry has the key. It excludes if_version.
@@ -83,7 +85,9 @@ type CacheSet struct {
 	// IfVersion stores only when the live entry has this version; 0 means that there must be none.
 	IfVersion *int64 `json:"if_version,omitzero" jsonschema:"minimum=0"`
 	// Lease is the token that cache.get gave: the value is stored only while the lease holds, and ends it. A lease ends
-	// after 10 seconds, and with any delete, clear or other set of the key. It excludes if_absent and if_version.
+	// after 10 seconds, with any delete, clear or other set of the key, and with a clear of one of the tags that are given
+	// here or that the key had before. So a value that was computed before an invalidation is never stored after it. It
+	// excludes if_absent and if_version.
 	Lease string `json:"lease,omitzero" jsonschema:"format=uuid"`
 }
 
@@ -95,12 +99,10 @@ func (m CacheSet) Validate() error {
 	if err := checkValue("value", m.Value); err != nil {
 		return err
 	}
-	if err := checkTTL("ttl_seconds", m.TTLSeconds); err != nil {
+	if err := checkExpiry("", m.TTLSeconds, m.NoExpiry); err != nil {
 		return err
 	}
 	switch {
-	case m.NoExpiry && m.TTLSeconds != nil:
-		return Invalid("no_expiry", "excludes ttl_seconds")
 	case m.IfAbsent && m.IfVersion != nil:
 		return Invalid("if_absent", "excludes if_version")
 	case m.IfVersion != nil && *m.IfVersion < 0:
@@ -157,6 +159,8 @@ type CacheSetMany struct {
 	Entries []CacheSetEntry `json:"entries" jsonschema:"minItems=1,maxItems=1000"`
 	// TTLSeconds is for entries without their own; 3600 when absent.
 	TTLSeconds *float64 `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000,default=3600"`
+	// NoExpiry keeps entries without a TTL of their own until they are deleted or evicted. It excludes ttl_seconds.
+	NoExpiry bool `json:"no_expiry,omitzero"`
 	// Tags are for entries without their own.
 	Tags []string `json:"tags,omitzero" jsonschema:"maxItems=32"`
 }
@@ -166,6 +170,7 @@ type CacheSetEntry struct {
 	Key        string         `json:"key" jsonschema:"minLength=1,maxLength=512"`
 	Value      jsontext.Value `json:"value"`
 	TTLSeconds *float64       `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000"`
+	NoExpiry   bool           `json:"no_expiry,omitzero"`
 	Tags       []string       `json:"tags,omitzero" jsonschema:"maxItems=32"`
 }
 
@@ -174,7 +179,7 @@ func (m CacheSetMany) Validate() error {
 	if err := checkCount("entries", len(m.Entries), MaxBatchKeys); err != nil {
 		return err
 	}
-	if err := checkTTL("ttl_seconds", m.TTLSeconds); err != nil {
+	if err := checkExpiry("", m.TTLSeconds, m.NoExpiry); err != nil {
 		return err
 	}
 	if err := checkTags("tags", m.Tags); err != nil {
@@ -195,10 +200,18 @@ func (m CacheSetEntry) validate(path string) error {
 	if err := checkValue(path+".value", m.Value); err != nil {
 		return err
 	}
-	if err := checkTTL(path+".ttl_seconds", m.TTLSeconds); err != nil {
+	if err := checkExpiry(path+".", m.TTLSeconds, m.NoExpiry); err != nil {
 		return err
 	}
 	return checkTags(path+".tags", m.Tags)
+}
+
+// checkExpiry checks the fields ttl_seconds and no_expiry behind a path.
+func checkExpiry(path string, ttlSeconds *float64, noExpiry bool) error {
+	if noExpiry && ttlSeconds != nil {
+		return Invalid(path+"no_expiry", "excludes ttl_seconds")
+	}
+	return checkTTL(path+"ttl_seconds", ttlSeconds)
 }
 
 // CacheSetManyReply counts the distinct keys that were stored.
@@ -266,6 +279,9 @@ type CacheTouch struct {
 	Key string `json:"key" jsonschema:"minLength=1,maxLength=512"`
 	// TTLSeconds replaces the TTL for this renewal, and is not remembered.
 	TTLSeconds *float64 `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000"`
+	// Lease is the token that cache.get gave: the lease is renewed in place of an entry, for 10 seconds from now and up to an
+	// hour in all. It excludes ttl_seconds.
+	Lease string `json:"lease,omitzero" jsonschema:"format=uuid"`
 }
 
 // Validate reports the first field that is out of range.
@@ -273,10 +289,19 @@ func (m CacheTouch) Validate() error {
 	if err := checkKey("key", m.Key); err != nil {
 		return err
 	}
-	return checkTTL("ttl_seconds", m.TTLSeconds)
+	if err := checkTTL("ttl_seconds", m.TTLSeconds); err != nil {
+		return err
+	}
+	if m.Lease != "" && m.TTLSeconds != nil {
+		return Invalid("lease", "excludes ttl_seconds")
+	}
+	return checkUUID("lease", m.Lease)
 }
 
-// CacheTouchReply says whether a live entry was renewed, and until when it lives; no time when it does not expire.
+func (m CacheTouch) goesAlone() bool { return m.Lease != "" } // a lease is no entry
+
+// CacheTouchReply says whether a live entry, or a lease that holds, was renewed, and until when it lives; no time when it does not
+// expire.
 type CacheTouchReply struct {
 	Touched   bool       `json:"touched"`
 	ExpiresAt *time.Time `json:"expires_at,omitzero"`
@@ -288,8 +313,9 @@ var CacheIncrementEndpoint = Endpoint[CacheIncrement, CacheIncrementReply]{
 	Doc: "Adds to the whole number under a key, atomically.",
 }
 
-// CacheIncrement adds delta to the entry. A missing or expired one becomes initial + delta. A live one keeps its expiry
-// unless ttl_seconds is given. A value that is no whole number, and a sum beyond 64 bits, are conflict.
+// CacheIncrement adds delta to the entry. A missing or expired one becomes initial + delta, with the given time to live and tags. A
+// live one keeps its expiry, so that a window of fixed length is counted by one call, and its tags; renew restarts its time to
+// live. A value that is no whole number, and a sum beyond 64 bits, are conflict.
 type CacheIncrement struct {
 	// Key of 1 to 512 bytes.
 	Key string `json:"key" jsonschema:"minLength=1,maxLength=512"`
@@ -297,8 +323,14 @@ type CacheIncrement struct {
 	Delta *int64 `json:"delta,omitzero" jsonschema:"default=1"`
 	// Initial is what a missing entry counts as; 0 when absent.
 	Initial int64 `json:"initial,omitzero" jsonschema:"default=0"`
-	// TTLSeconds is, for an entry that is not there, 3600 when absent.
-	TTLSeconds *float64 `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000"`
+	// TTLSeconds holds from when the counter is created, and from now if it is renewed; 3600 when absent.
+	TTLSeconds *float64 `json:"ttl_seconds,omitzero" jsonschema:"exclusiveMinimum=0,maximum=315360000,default=3600"`
+	// NoExpiry is in place of ttl_seconds, which it excludes: the counter stays until it is deleted or evicted.
+	NoExpiry bool `json:"no_expiry,omitzero"`
+	// Renew has a live counter expire ttl_seconds from now, or never with no_expiry.
+	Renew bool `json:"renew,omitzero"`
+	// Tags of a counter that is created, up to 32 names of 1 to 128 bytes.
+	Tags []string `json:"tags,omitzero" jsonschema:"maxItems=32"`
 }
 
 // Validate reports the first field that is out of range.
@@ -306,7 +338,10 @@ func (m CacheIncrement) Validate() error {
 	if err := checkKey("key", m.Key); err != nil {
 		return err
 	}
-	return checkTTL("ttl_seconds", m.TTLSeconds)
+	if err := checkExpiry("", m.TTLSeconds, m.NoExpiry); err != nil {
+		return err
+	}
+	return checkTags("tags", m.Tags)
 }
 
 // CacheIncrementReply holds the sum.

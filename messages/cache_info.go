@@ -18,8 +18,8 @@ func (m CacheInfo) Validate() error { return nil }
 // pages.
 type CacheInfoReply struct {
 	Statistics CacheStatistics `json:"statistics"`
-	// HotKeys are the 10 keys that are read most, the first the hottest. Reads are sampled; a key that is read a few times
-	// a minute may be missing.
+	// HotKeys are the 10 keys that are used most, the first the hottest. Reads, overwrites, touches and increments count as use.
+	// They are sampled; a key that is used a few times a minute may be missing.
 	HotKeys []CacheHotKey `json:"hot_keys"`
 	// TagDistribution holds the 20 tags with the most entries, the first the largest.
 	TagDistribution []CacheTagCount `json:"tag_distribution"`

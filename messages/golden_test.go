@@ -147,7 +147,7 @@ func TestNoteFieldsFindsWhatIsMissing(t *testing.T) {
 	noteFields("m", reflect.ValueOf(messages.CacheSetMany{Entries: []messages.CacheSetEntry{{Key: "k"}, {Tags: []string{"t"}}}}), shown)
 	require.Equal(t, map[string]bool{
 		"m.Entries": true, "m.TTLSeconds": false, "m.Tags": false,
-		"m.Entries[].Key": true, "m.Entries[].Value": false, "m.Entries[].TTLSeconds": false, "m.Entries[].Tags": true,
+		"m.Entries[].Key": true, "m.Entries[].Value": false, "m.Entries[].TTLSeconds": false, "m.Entries[].NoExpiry": false, "m.NoExpiry": false, "m.Entries[].Tags": true,
 	}, shown)
 }
 

@@ -39,8 +39,9 @@ const (
 	DefaultTTL = time.Hour
 	// MaxStale is how long ago a value may have expired that a get still accepts.
 	MaxStale = 300 * time.Second
-	// LeaseTime is how long the right to compute a value lasts.
+	// LeaseTime is how long the right to compute a value lasts, unless it is renewed; MaxLeaseAge is how long it can be renewed.
 	LeaseTime           = 10 * time.Second
+	MaxLeaseAge         = time.Hour
 	MaxSessionDataBytes = 256 << 10
 	// MaxSessionsPerUser is the highest max_per_user.
 	MaxSessionsPerUser = 10_000

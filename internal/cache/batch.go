@@ -112,7 +112,7 @@ func (s *Service) newSetBatcher() *postgres.Batcher[newEntry, messages.CacheSetR
 	run := func(ctx context.Context, entries []newEntry, results []postgres.Result[messages.CacheSetReply]) error {
 		last, step := collapse(entries)
 		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
-			stored, err := upsert(ctx, db, last, step)
+			stored, err := upsert(ctx, db, last, step, false)
 			if err != nil {
 				return err
 			}
@@ -161,12 +161,15 @@ func newTouch(tenant string, m messages.CacheTouch) touch {
 }
 
 // newTouchBatcher returns the batcher of Touch.
-func newTouchBatcher(pool *postgres.Pool) *postgres.Batcher[touch, messages.CacheTouchReply] {
+func (s *Service) newTouchBatcher() *postgres.Batcher[touch, messages.CacheTouchReply] {
 	run := func(ctx context.Context, touches []touch, results []postgres.Result[messages.CacheTouchReply]) error {
-		return pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
+		return s.pool.WithBatchConn(ctx, func(ctx context.Context, db postgres.Querier) error {
 			touched, err := touchEntries(ctx, db, touches)
 			for i, t := range touches {
 				results[i].Value = touched[t.entryKey]
+			}
+			for key := range touched {
+				s.counters.hot.sample(key)
 			}
 			return err
 		})

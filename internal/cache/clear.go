@@ -39,8 +39,8 @@ type cleared struct {
 
 // clearOnce finds a batch of keys and removes their entries.
 func clearOnce(ctx context.Context, db postgres.Querier, tenant string, m messages.CacheClear, after string) (cleared, error) {
-	if after == "" && m.Tags == nil {
-		if err := endLeases(ctx, db, tenant, m.Prefix); err != nil {
+	if after == "" {
+		if err := endLeases(ctx, db, tenant, m); err != nil {
 			return cleared{}, err
 		}
 	}

@@ -71,4 +71,4 @@ func deleteEntries(ctx context.Context, db postgres.Querier, tenant string, keys
 // endLeasesSQL ends the leases of keys that are deleted. It is a statement of its own, before the delete and in one round
 // trip with it: a set with a lease, which locks the lease first too, has either not begun, and will find no lease, or is
 // waited for, and the delete, which sees what is there when it begins, finds the value.
-const endLeasesSQL = `DELETE FROM morello.cache_lease WHERE tenant = $1 AND key = ANY ($2)`
+const endLeasesSQL = endLeasesWhere + `l.tenant = $1 AND l.key = ANY ($2)` + inOrder

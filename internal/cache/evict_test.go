@@ -3,6 +3,7 @@ package cache_test
 import (
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -88,6 +89,71 @@ func numbers(t *testing.T, keys []string) []int {
 		require.NoError(t, err)
 	}
 	return list
+}
+
+// TestWritesCountAsUse: whatever reads or changes a live entry often keeps it from being evicted.
+func TestWritesCountAsUse(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	service, closeService := newServiceToClose(t, f.url)
+	ctx := t.Context()
+	uses := map[string]func(key string) error{
+		"get": func(key string) error { _, err := service.Get(ctx, tenant, messages.CacheGet{Key: key}); return err },
+		"get_many": func(key string) error {
+			_, err := service.GetMany(ctx, tenant, messages.CacheGetMany{Keys: []string{key}})
+			return err
+		},
+		"touch": func(key string) error {
+			_, err := service.Touch(ctx, tenant, messages.CacheTouch{Key: key})
+			return err
+		},
+		"increment": func(key string) error {
+			_, err := service.Increment(ctx, tenant, messages.CacheIncrement{Key: key})
+			return err
+		},
+		"set": func(key string) error {
+			_, err := service.Set(ctx, tenant, messages.CacheSet{Key: key, Value: []byte("2")})
+			return err
+		},
+		"keep_ttl": func(key string) error {
+			_, err := service.Set(ctx, tenant, messages.CacheSet{Key: key, Value: []byte("2"), KeepTTL: true})
+			return err
+		},
+		"if_version": func(key string) error {
+			found, err := service.Get(ctx, "other", messages.CacheGet{Key: key})
+			if err == nil {
+				version := found.Version + f.get(t, key).Version
+				_, err = service.Set(ctx, tenant, messages.CacheSet{Key: key, Value: []byte("2"), IfVersion: &version})
+			}
+			return err
+		},
+		"set_many": func(key string) error {
+			_, err := service.SetMany(ctx, tenant, messages.CacheSetMany{Entries: []messages.CacheSetEntry{{Key: key, Value: []byte("2")}}})
+			return err
+		},
+	}
+	for name := range uses {
+		f.set(t, messages.CacheSet{Key: name})
+	}
+	f.fill(t, 20_000, `NULL`)
+	var used sync.WaitGroup
+	for name, use := range uses {
+		used.Go(func() {
+			for range 400 { // a dozen samples
+				if err := use(name); err != nil {
+					t.Error(name, err)
+					return
+				}
+			}
+		})
+	}
+	used.Wait()
+	closeService() // writes what was sampled
+	require.Positive(t, f.evict(t, 1<<20)["evicted"])
+	live := f.live(t)
+	for name := range uses {
+		require.Contains(t, live, name)
+	}
 }
 
 // TestEvictionOfLargeValues: one page may stand for many megabytes; no more goes than must.

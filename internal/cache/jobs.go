@@ -29,12 +29,12 @@ type CleanupConfig struct {
 }
 
 // NewCleanup returns the job that removes entries which expired more than 300 seconds ago and lapsed leases, of all
-// tenants, forgets keys that are hot no more, removes tags that outlived their entries, and evicts entries as long as the
+// tenants, forgets keys that are hot no more and tags that were cleared long ago, removes tags that outlived their entries, and evicts entries as long as the
 // cache is larger than its bound.
 func NewCleanup(cfg CleanupConfig) jobs.Periodic {
 	return jobs.Periodic{Every: cfg.Every, Event: messages.CacheCleanupEvent, NewRun: func() jobs.Step {
 		walk, eviction := &tagWalk{}, &eviction{maxBytes: cfg.MaxBytes}
-		return jobs.InTurn(newSweep(), cleanLeases, cleanHotKeys, walk.step, eviction.step)
+		return jobs.InTurn(newSweep(), cleanLeases, cleanClearedTags, cleanHotKeys, walk.step, eviction.step)
 	}}
 }
 
@@ -50,6 +50,12 @@ func newSweep() jobs.Step {
 func cleanLeases(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
 	leases, err := sweepLeases(ctx, db, cleanupBatch)
 	return jobs.Counts{"leases": leases}, leases == cleanupBatch, err
+}
+
+// cleanClearedTags counts nothing: what it removes is a note.
+func cleanClearedTags(ctx context.Context, db postgres.Querier) (jobs.Counts, bool, error) {
+	forgotten, err := sweepClearedTags(ctx, db, cleanupBatch)
+	return nil, forgotten == cleanupBatch, err
 }
 
 // cleanHotKeys counts nothing: what it removes is a statistic.

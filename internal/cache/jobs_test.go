@@ -58,7 +58,7 @@ func TestCleanup(t *testing.T) {
 
 	did, batches := f.run(t, cache.CleanupConfig{})
 	require.Equal(t, jobs.Counts{"removed": 2500, "leases": 0, "tags": 0}, did)
-	require.Equal(t, 3+4, batches)
+	require.Equal(t, 3+5, batches)
 	require.Equal(t, []string{"t live"}, f.tags(t))
 	var left int
 	require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_entry`).Scan(&left))

@@ -115,6 +115,183 @@ func TestWhatEndsALease(t *testing.T) {
 	}
 }
 
+// TestClearingATagEndsLeases: whoever names the tag that is cleared, the entry that was there, live, expired or deleted, or only the
+// holder, no value that was computed before is stored after it. Other leases go on.
+func TestClearingATagEndsLeases(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	clear := func(t *testing.T, m messages.CacheClear) {
+		t.Helper()
+		require.NoError(t, m.Validate())
+		_, err := f.Clear(t.Context(), tenant, m)
+		require.NoError(t, err)
+	}
+	states := map[string]func(t *testing.T, key string, tags []string){
+		"nothing": func(*testing.T, string, []string) {},
+		"expired": func(t *testing.T, key string, tags []string) {
+			f.set(t, messages.CacheSet{Key: key, Tags: tags})
+			f.expire(t, key, "5 seconds")
+		},
+		"deleted": func(t *testing.T, key string, tags []string) {
+			f.set(t, messages.CacheSet{Key: key, Tags: tags})
+			_, err := f.Delete(t.Context(), tenant, messages.CacheDelete{Key: key})
+			require.NoError(t, err)
+		},
+		"cleared": func(t *testing.T, key string, tags []string) {
+			f.set(t, messages.CacheSet{Key: key, Tags: tags})
+			if tags != nil {
+				clear(t, messages.CacheClear{Tags: tags})
+			} else {
+				clear(t, messages.CacheClear{Prefix: key})
+			}
+		},
+	}
+	for _, test := range []struct {
+		name      string
+		had, has  []string // of the entry that was there, of the one to be stored
+		cleared   messages.CacheClear
+		forgotten bool // the clear ends the lease also when nothing was there before
+		known     bool // ... when the entry that was there had the tags
+	}{
+		{"holder's tag", nil, []string{"t"}, messages.CacheClear{Tags: []string{"t"}}, true, true},
+		{"one of the holder's tags", nil, []string{"b", "t", "a"}, messages.CacheClear{Tags: []string{"x", "t"}}, true, true},
+		{"all of the holder's tags", nil, []string{"b", "a"}, messages.CacheClear{Tags: []string{"a", "b"}, Match: messages.MatchAll}, true, true},
+		{"not all of its tags", nil, []string{"a", "c"}, messages.CacheClear{Tags: []string{"a", "b"}, Match: messages.MatchAll}, false, false},
+		{"another tag", []string{"s"}, []string{"s"}, messages.CacheClear{Tags: []string{"t"}}, false, false},
+		{"tag that the key had", []string{"t", "u"}, nil, messages.CacheClear{Tags: []string{"t"}}, false, true},
+		{"all tags that the key had", []string{"t", "u"}, nil, messages.CacheClear{Tags: []string{"u", "t"}, Match: messages.MatchAll}, false, true},
+		{"not all tags that it had", []string{"t"}, nil, messages.CacheClear{Tags: []string{"u", "t"}, Match: messages.MatchAll}, false, false},
+	} {
+		for state, prepare := range states {
+			key := test.name + " " + state
+			prepare(t, key, test.had)
+			clear(t, test.cleared) // one before the lease is granted means nothing
+			holder := f.ask(t, messages.CacheGet{Key: key, Lease: true})
+			require.NotEmpty(t, holder.Lease, key)
+			elsewhere := test.cleared
+			_, err := f.Clear(t.Context(), "other", elsewhere)
+			require.NoError(t, err)
+			if ends := test.forgotten || test.known && state != "nothing"; ends {
+				clear(t, test.cleared)
+				require.False(t, f.set(t, messages.CacheSet{Key: key, Tags: test.has, Lease: holder.Lease}).Stored, key)
+				require.False(t, f.get(t, key).Found, key)
+				holder = f.ask(t, messages.CacheGet{Key: key, Lease: true}) // and makes room
+				require.NotEmpty(t, holder.Lease, key)
+			} else {
+				clear(t, test.cleared)
+			}
+			require.True(t, f.set(t, messages.CacheSet{Key: key, Tags: test.has, Lease: holder.Lease}).Stored, key)
+		}
+	}
+}
+
+// TestClearsAndSetsWithLeasesAtOnce: a clear that begins after a lease was granted, and a set with that lease, at once, by two workers.
+// Whatever comes first, afterwards the value is not there.
+func TestClearsAndSetsWithLeasesAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	services := []*cache.Service{f.Service, newService(t, f.url)}
+	clears := []messages.CacheClear{
+		{Tags: []string{"b"}}, {Tags: []string{"c", "a"}}, {Tags: []string{"b", "a"}, Match: messages.MatchAll}, {Prefix: "k"}, {All: true},
+	}
+	for round := range 60 {
+		holder := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+		require.NotEmpty(t, holder.Lease)
+		var both sync.WaitGroup
+		both.Go(func() {
+			set := messages.CacheSet{Key: "k", Value: []byte("1"), Tags: []string{"b", "a"}, Lease: holder.Lease}
+			if _, err := services[round%2].Set(t.Context(), tenant, set); err != nil {
+				t.Error(err)
+			}
+		})
+		for i := range 2 {
+			both.Go(func() {
+				if _, err := services[i].Clear(t.Context(), tenant, clears[(round+i)%len(clears)]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		both.Wait()
+		require.False(t, f.get(t, "k").Found, round)
+	}
+}
+
+// TestClearedTagsAreForgotten: a tag that is cleared again and again takes one row, and none when no lease can be so old.
+func TestClearedTagsAreForgotten(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	rows := func() (n int) {
+		require.NoError(t, f.db.QueryRow(t.Context(), `SELECT count(*) FROM morello.cache_cleared_tag`).Scan(&n))
+		return n
+	}
+	for range 5 {
+		for _, m := range []messages.CacheClear{{Tags: []string{"t", "u"}}, {Tags: []string{"u", "t"}, Match: messages.MatchAll}} {
+			_, err := f.Clear(t.Context(), tenant, m)
+			require.NoError(t, err)
+		}
+	}
+	require.Equal(t, 3, rows())
+	f.cleanup(t)
+	require.Equal(t, 3, rows())
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_cleared_tag SET cleared_at = now() - interval '61 minutes' WHERE tag = 'u'`)
+	require.NoError(t, err)
+	f.cleanup(t)
+	require.Equal(t, 2, rows())
+}
+
+// TestALeaseIsRenewed: by its holder alone, while it holds, for an hour in all.
+func TestALeaseIsRenewed(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	renew := func(key, token string) messages.CacheTouchReply {
+		reply, err := f.Touch(t.Context(), tenant, messages.CacheTouch{Key: key, Lease: token})
+		require.NoError(t, err)
+		return reply
+	}
+	left := func() (seconds float64) {
+		require.NoError(t, f.db.QueryRow(t.Context(), `SELECT date_part('epoch', expires_at - now()) FROM morello.cache_lease WHERE key = 'k'`).Scan(&seconds))
+		return seconds
+	}
+	move := func(by string) {
+		_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_lease SET granted_at = granted_at - $1::interval, expires_at = expires_at - $1::interval`, by)
+		require.NoError(t, err)
+	}
+	holder := f.ask(t, messages.CacheGet{Key: "k", Lease: true})
+	other := f.ask(t, messages.CacheGet{Key: "other", Lease: true})
+	require.False(t, renew("k", other.Lease).Touched)
+	move("8 seconds")
+	require.Less(t, left(), 3.0)
+	reply := renew("k", holder.Lease)
+	require.True(t, reply.Touched)
+	require.NotNil(t, reply.ExpiresAt)
+	require.InDelta(t, 10, left(), 1)
+	require.Positive(t, f.ask(t, messages.CacheGet{Key: "k", Lease: true}).LeaseWaitMS)
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_lease SET granted_at = now() - interval '3595 seconds'`)
+	require.NoError(t, err)
+	move("6 seconds")
+	require.True(t, renew("k", holder.Lease).Touched)
+	require.Less(t, left(), 5.0)
+	require.True(t, f.set(t, messages.CacheSet{Key: "k", Lease: holder.Lease}).Stored)
+
+	for name, end := range map[string]func(key string){
+		"lapses": func(string) { f.lapse(t) },
+		"set":    func(key string) { f.set(t, messages.CacheSet{Key: key}) },
+		"delete": func(key string) {
+			_, err := f.Delete(t.Context(), tenant, messages.CacheDelete{Key: key})
+			require.NoError(t, err)
+		},
+		"clear": func(key string) {
+			_, err := f.Clear(t.Context(), tenant, messages.CacheClear{Prefix: key})
+			require.NoError(t, err)
+		},
+	} {
+		holder := f.ask(t, messages.CacheGet{Key: name, Lease: true})
+		end(name)
+		require.Equal(t, messages.CacheTouchReply{}, renew(name, holder.Lease), name)
+		require.False(t, f.set(t, messages.CacheSet{Key: name, Lease: holder.Lease}).Stored, name)
+	}
+}
+
 // TestALeaseIsGivenBack: a delete of a version that no entry has ends the lease, and neither a stale value nor a live one.
 func TestALeaseIsGivenBack(t *testing.T) {
 	t.Parallel()

@@ -48,7 +48,7 @@ func New(pool *postgres.Pool, cfg Config) *Service {
 	}
 	s.gets = newGetBatcher(pool)
 	s.sets = s.newSetBatcher()
-	s.touches = newTouchBatcher(pool)
+	s.touches = s.newTouchBatcher()
 	s.counters = newCounters(pool, cfg.Log)
 	return s
 }
@@ -237,12 +237,16 @@ func collectMany(
 	return hits, err
 }
 
-// Touch renews the time to live of a live entry, by its own original TTL or the given one.
+// Touch renews the time to live of a live entry, by its own original TTL or the given one; or a lease.
 func (s *Service) Touch(ctx context.Context, tenant string, m messages.CacheTouch) (messages.CacheTouchReply, error) {
+	if m.Lease != "" {
+		return s.renewLease(ctx, tenant, m)
+	}
 	t := newTouch(tenant, m)
 	if messages.Keyed(ctx) {
 		return postgres.InTx(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheTouchReply, error) {
 			touched, err := touchEntries(ctx, db, []touch{t})
+			s.counters.hot.sample(t.entryKey)
 			return touched[t.entryKey], err
 		})
 	}
@@ -251,6 +255,10 @@ func (s *Service) Touch(ctx context.Context, tenant string, m messages.CacheTouc
 
 // beginTouch is Touch without waiting.
 func (s *Service) beginTouch(d bus.Deferred[messages.CacheTouchReply], tenant string, m messages.CacheTouch) {
+	if m.Lease != "" {
+		d.Go(func(ctx context.Context) (messages.CacheTouchReply, error) { return s.Touch(ctx, tenant, m) })
+		return
+	}
 	s.touches.Submit(d.Deadline(), newTouch(tenant, m), d.Reply)
 }
 

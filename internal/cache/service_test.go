@@ -232,7 +232,7 @@ func TestIncrement(t *testing.T) {
 	require.InDelta(t, 100, *f.get(t, "n").ExpiresInSeconds, 10) // kept
 	_, err = increment(messages.CacheIncrement{Delta: ptr(int64(0)), TTLSeconds: ptr(7.0)})
 	require.NoError(t, err)
-	require.InDelta(t, 7, *f.get(t, "n").ExpiresInSeconds, 6)
+	require.InDelta(t, 100, *f.get(t, "n").ExpiresInSeconds, 10) // so a window of fixed length is counted
 	f.expire(t, "n", "1 second")
 	third, err := increment(messages.CacheIncrement{})
 	require.NoError(t, err)
@@ -255,6 +255,91 @@ func TestIncrement(t *testing.T) {
 }
 
 // TestIdempotencyKeys: every mutating operation, repeated with its key, has one effect and one reply.
+// TestIncrementTimeToLive: what is given holds when the counter is created, and again only when it is renewed.
+func TestIncrementTimeToLive(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	increment := func(m messages.CacheIncrement) *float64 {
+		m.Key = "n"
+		require.NoError(t, m.Validate())
+		_, err := f.Increment(t.Context(), tenant, m)
+		require.NoError(t, err)
+		return f.get(t, "n").ExpiresInSeconds
+	}
+	require.InDelta(t, 60, *increment(messages.CacheIncrement{TTLSeconds: ptr(60.0), Tags: []string{"t", "s", "t"}}), 10)
+	require.Equal(t, []string{"s n", "t n"}, f.tags(t))
+	require.InDelta(t, 60, *increment(messages.CacheIncrement{TTLSeconds: ptr(500.0), NoExpiry: false, Tags: []string{"u"}}), 10)
+	require.InDelta(t, 60, *increment(messages.CacheIncrement{NoExpiry: true}), 10)
+	require.Equal(t, []string{"s n", "t n"}, f.tags(t))
+	require.InDelta(t, 500, *increment(messages.CacheIncrement{TTLSeconds: ptr(500.0), Renew: true}), 10)
+	require.InDelta(t, 3600, *increment(messages.CacheIncrement{Renew: true}), 10, "the default of a counter that is created")
+	require.Nil(t, increment(messages.CacheIncrement{NoExpiry: true, Renew: true}))
+	require.Nil(t, increment(messages.CacheIncrement{TTLSeconds: ptr(5.0)}))
+	_, err := f.Touch(t.Context(), tenant, messages.CacheTouch{Key: "n"})
+	require.NoError(t, err)
+	require.Nil(t, f.get(t, "n").ExpiresInSeconds, "its own time to live")
+
+	f.expire(t, "n", "1 second")
+	require.InDelta(t, 3600, *increment(messages.CacheIncrement{Tags: []string{"t", "v"}}), 10)
+	require.Equal(t, []string{"t n", "v n"}, f.tags(t), "those of the counter that expired are gone")
+	require.EqualValues(t, "1", f.get(t, "n").Value)
+	_, err = f.Delete(t.Context(), tenant, messages.CacheDelete{Key: "n"})
+	require.NoError(t, err)
+	require.Nil(t, increment(messages.CacheIncrement{NoExpiry: true}))
+	require.Empty(t, f.tags(t))
+}
+
+// TestKeepTTL: a live entry keeps when it expires and what a touch renews it by; for any other the given time counts.
+func TestKeepTTL(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	expiresIn := func(m messages.CacheSet) *float64 {
+		m.Key, m.KeepTTL = "k", true
+		require.True(t, f.set(t, m).Stored)
+		return f.get(t, "k").ExpiresInSeconds
+	}
+	require.InDelta(t, 100, *expiresIn(messages.CacheSet{TTLSeconds: ptr(100.0)}), 10)
+	require.InDelta(t, 100, *expiresIn(messages.CacheSet{Value: []byte("2"), Tags: []string{"t"}}), 10)
+	require.Equal(t, "2", string(f.get(t, "k").Value))
+	require.Equal(t, []string{"t k"}, f.tags(t), "nothing else is kept")
+	version := f.get(t, "k").Version
+	require.InDelta(t, 100, *expiresIn(messages.CacheSet{NoExpiry: true, IfVersion: &version}), 10)
+	_, err := f.db.Exec(t.Context(), `UPDATE morello.cache_entry SET expires_at = now() + interval '5 seconds'`)
+	require.NoError(t, err)
+	require.InDelta(t, 5, *expiresIn(messages.CacheSet{}), 4)
+	_, err = f.Touch(t.Context(), tenant, messages.CacheTouch{Key: "k"})
+	require.NoError(t, err)
+	require.InDelta(t, 100, *f.get(t, "k").ExpiresInSeconds, 10)
+	f.expire(t, "k", "1 second")
+	require.InDelta(t, 7, *expiresIn(messages.CacheSet{TTLSeconds: ptr(7.0), IfAbsent: true}), 6)
+	_, err = f.Delete(t.Context(), tenant, messages.CacheDelete{Key: "k"})
+	require.NoError(t, err)
+	require.Nil(t, expiresIn(messages.CacheSet{NoExpiry: true}))
+	require.Nil(t, expiresIn(messages.CacheSet{TTLSeconds: ptr(7.0)}))
+	holder := f.ask(t, messages.CacheGet{Key: "leased", Lease: true})
+	f.set(t, messages.CacheSet{Key: "leased", Lease: holder.Lease, KeepTTL: true, TTLSeconds: ptr(7.0)})
+	require.InDelta(t, 7, *f.get(t, "leased").ExpiresInSeconds, 6)
+}
+
+// TestSetManyWithoutExpiry: of each entry, or of all but those with a time of their own.
+func TestSetManyWithoutExpiry(t *testing.T) {
+	t.Parallel()
+	f := newFixture(t)
+	one := []byte("1")
+	for _, m := range []messages.CacheSetMany{
+		{NoExpiry: true, Entries: []messages.CacheSetEntry{{Key: "a", Value: one}, {Key: "b", Value: one, TTLSeconds: ptr(50.0)}}},
+		{TTLSeconds: ptr(70.0), Entries: []messages.CacheSetEntry{{Key: "c", Value: one, NoExpiry: true}, {Key: "d", Value: one}}},
+	} {
+		require.NoError(t, m.Validate())
+		_, err := f.SetMany(t.Context(), tenant, m)
+		require.NoError(t, err)
+	}
+	require.Nil(t, f.get(t, "a").ExpiresInSeconds)
+	require.InDelta(t, 50, *f.get(t, "b").ExpiresInSeconds, 10)
+	require.Nil(t, f.get(t, "c").ExpiresInSeconds)
+	require.InDelta(t, 70, *f.get(t, "d").ExpiresInSeconds, 10)
+}
+
 func TestIdempotencyKeys(t *testing.T) {
 	t.Parallel()
 	f := newFixture(t)

@@ -23,18 +23,18 @@ func (s *Service) Set(ctx context.Context, tenant string, m messages.CacheSet) (
 		return s.setIfVersion(ctx, e, *m.IfVersion)
 	case m.Lease != "":
 		return s.setWithLease(ctx, e, m.Lease)
-	case messages.Keyed(ctx):
-		return s.setOnce(ctx, e)
+	case m.KeepTTL || messages.Keyed(ctx):
+		return s.setOne(ctx, e)
 	default:
 		return s.sets.Do(ctx, e)
 	}
 }
 
-// setOnce stores the entry under the idempotency key of the request. A repetition stores nothing and announces nothing.
-func (s *Service) setOnce(ctx context.Context, e newEntry) (messages.CacheSetReply, error) {
+// setOne stores the entry by itself. A repetition with the same idempotency key stores nothing and announces nothing.
+func (s *Service) setOne(ctx context.Context, e newEntry) (messages.CacheSetReply, error) {
 	var stored map[entryKey]storedEntry
-	reply, err := postgres.InTx(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (reply messages.CacheSetReply, err error) {
-		stored, err = upsert(ctx, db, []newEntry{e}, 1)
+	reply, err := postgres.InStatement(ctx, s.pool, e.tenant, func(ctx context.Context, db postgres.Querier) (reply messages.CacheSetReply, err error) {
+		stored, err = upsert(ctx, db, []newEntry{e}, 1, e.keepTTL)
 		return stored[e.entryKey].CacheSetReply, err
 	})
 	if err == nil {
@@ -43,9 +43,9 @@ func (s *Service) setOnce(ctx context.Context, e newEntry) (messages.CacheSetRep
 	return reply, err
 }
 
-// beginSet is Set without waiting. Conditional sets are not batched.
+// beginSet is Set without waiting. Conditional sets, and those that keep a time to live, are not batched.
 func (s *Service) beginSet(d bus.Deferred[messages.CacheSetReply], tenant string, m messages.CacheSet) {
-	if m.Conditional() {
+	if m.Conditional() || m.KeepTTL {
 		d.Go(func(ctx context.Context) (messages.CacheSetReply, error) { return s.Set(ctx, tenant, m) })
 		return
 	}
@@ -59,7 +59,7 @@ func (s *Service) beginSet(d bus.Deferred[messages.CacheSetReply], tenant string
 
 func entryToSet(tenant string, m messages.CacheSet) (newEntry, error) {
 	value, err := messages.Compact(m.Value)
-	e := newEntry{entryKey: entryKey{tenant, m.Key}, value: value, tags: m.Tags}
+	e := newEntry{entryKey: entryKey{tenant, m.Key}, value: value, tags: m.Tags, keepTTL: m.KeepTTL}
 	if !m.NoExpiry {
 		e.ttl = seconds(messages.TTL(m.TTLSeconds, messages.DefaultTTL))
 	}
@@ -81,16 +81,18 @@ func (s *Service) setIfVersion(ctx context.Context, e newEntry, version int64) (
 		return messages.CacheSetReply{}, messages.Unavailable("the key is written too often at this moment", messages.OutcomeNotApplied, nil)
 	})
 	if err == nil && reply.Stored && version > 0 {
+		s.counters.hot.sample(e.entryKey)
 		s.invalidated(e.tenant, messages.CacheInvalidated{Keys: []messages.CacheKeyVersion{{Key: e.key, Version: reply.Version}}})
 	}
 	return reply, err
 }
 
-// announceOverwritten tells of the entries that were there before, one message for each tenant.
+// announceOverwritten tells of the entries that were there before, one message for each tenant, and counts them as used.
 func (s *Service) announceOverwritten(stored map[entryKey]storedEntry) {
 	overwritten := map[string][]messages.CacheKeyVersion{}
 	for key, e := range stored {
 		if e.overwrote {
+			s.counters.hot.sample(key)
 			overwritten[key.tenant] = append(overwritten[key.tenant], messages.CacheKeyVersion{Key: key.key, Version: e.Version})
 		}
 	}
@@ -113,14 +115,14 @@ func compareAndSet(ctx context.Context, db postgres.Querier, e newEntry, version
 				coalesce(now() + make_interval(secs => $4), 'infinity'),
 				coalesce(now() + make_interval(secs => $4 + ` + staleSeconds + `), 'infinity'), now(), $5::text[]
 			WHERE coalesce((SELECT version FROM live), 0) = $6
-			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + `, version = greatest(e.version + 1, excluded.version)
+			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + replaceOrKeepTTL + `, version = greatest(e.version + 1, excluded.version)
 			WHERE CASE WHEN e.expires_at > now() THEN e.version ELSE 0 END = $6
 			RETURNING tenant, key, version, expires_at, tags, replaced_tags
 		), ` + keepTags + `
 		SELECT true, version, expires_at FROM upserted
 		UNION ALL
 		SELECT false, version, NULL FROM live WHERE NOT EXISTS (SELECT FROM upserted)`
-	rows, err := db.Query(ctx, sql, e.tenant, e.key, []byte(e.value), e.ttl, e.uniqueTags(), version)
+	rows, err := db.Query(ctx, sql, e.tenant, e.key, []byte(e.value), e.ttl, e.uniqueTags(), version, e.keepTTL)
 	if err != nil {
 		return reply, false, err
 	}
@@ -145,7 +147,7 @@ func (s *Service) SetMany(ctx context.Context, tenant string, m messages.CacheSe
 	}
 	var stored map[entryKey]storedEntry
 	reply, err := postgres.InStatement(ctx, s.pool, tenant, func(ctx context.Context, db postgres.Querier) (messages.CacheSetManyReply, error) {
-		stored, err = upsert(ctx, db, entries, 1)
+		stored, err = upsert(ctx, db, entries, 1, false)
 		return messages.CacheSetManyReply{Stored: len(stored)}, err
 	})
 	if err == nil {
@@ -164,7 +166,9 @@ func newEntries(tenant string, m messages.CacheSetMany) ([]newEntry, error) {
 			return nil, err
 		}
 		e := newEntry{entryKey: entryKey{tenant, given.Key}, value: value, tags: given.Tags}
-		e.ttl = seconds(messages.TTL(given.TTLSeconds, common))
+		if noExpiry := given.NoExpiry || m.NoExpiry && given.TTLSeconds == nil; !noExpiry {
+			e.ttl = seconds(messages.TTL(given.TTLSeconds, common))
+		}
 		if given.Tags == nil {
 			e.tags = m.Tags
 		}

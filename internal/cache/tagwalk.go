@@ -84,7 +84,7 @@ func removeOrphans(ctx context.Context, db postgres.Querier, orphans []taggedKey
 		FROM (
 			SELECT DISTINCT tenant COLLATE "C", key COLLATE "C" FROM unnest($1::text[], $2::text[]) AS o (tenant, key) ORDER BY 1, 2
 		) AS entries (tenant, key)
-		ON CONFLICT (tenant, key) DO UPDATE SET replaced_tags = NULL`
+		ON CONFLICT (tenant, key) DO UPDATE SET version = e.version`
 	const remove = `
 		DELETE FROM morello.cache_tag AS t
 		USING unnest($1::text[], $2::text[], $3::text[]) AS o (tenant, tag, key), morello.cache_entry AS e

@@ -26,11 +26,17 @@ const (
 
 	// replaceEntry is what a set does to an entry that is there. sweep_after is only ever lowered: see the migration.
 	replaceEntry = `
-		value = excluded.value, ttl = excluded.ttl, expires_at = excluded.expires_at,
+		value = excluded.value,
 		sweep_after = least(e.sweep_after, excluded.sweep_after),
 		created_at = CASE WHEN e.expires_at > now() THEN e.created_at ELSE excluded.created_at END,
 		tags = excluded.tags,
 		replaced_tags = CASE WHEN e.tags IS DISTINCT FROM excluded.tags THEN e.tags END`
+
+	// replaceTTL replaces the time to live of the entry that is there. replaceOrKeepTTL keeps that of a live one if $7 is true.
+	replaceTTL       = `, ttl = excluded.ttl, expires_at = excluded.expires_at`
+	replaceOrKeepTTL = `,
+		ttl = CASE WHEN $7 AND e.expires_at > now() THEN e.ttl ELSE excluded.ttl END,
+		expires_at = CASE WHEN $7 AND e.expires_at > now() THEN e.expires_at ELSE excluded.expires_at END`
 
 	// bury makes a tombstone of an entry: it keeps the version, for five minutes.
 	bury = `
@@ -63,6 +69,8 @@ type newEntry struct {
 	value jsontext.Value
 	ttl   *float64 // seconds; nil: does not expire
 	tags  []string
+	// keepTTL has a live entry keep its time to live; ttl is for one that is not there. It is not for batches.
+	keepTTL bool
 }
 
 func (k entryKey) compare(other entryKey) int {
@@ -70,18 +78,20 @@ func (k entryKey) compare(other entryKey) int {
 }
 
 // uniqueTags returns the tags sorted, each once; nil when there are none.
-func (e newEntry) uniqueTags() []string {
-	if len(e.tags) == 0 {
+func (e newEntry) uniqueTags() []string { return uniqueTags(e.tags) }
+
+func uniqueTags(tags []string) []string {
+	if len(tags) == 0 {
 		return nil
 	}
-	tags := slices.Clone(e.tags)
+	tags = slices.Clone(tags)
 	slices.Sort(tags)
 	return slices.Compact(tags)
 }
 
 // upsert stores entries whose keys differ, sorted by key so that two statements cannot wait for each other, in one
-// statement. Versions grow by at least step.
-func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step int) (map[entryKey]storedEntry, error) {
+// statement. Versions grow by at least step. keepTTL keeps the time to live of those that are live.
+func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step int, keepTTL bool) (map[entryKey]storedEntry, error) {
 	const sql = `
 		WITH upserted AS (
 			INSERT INTO morello.cache_entry AS e (tenant, key, value, version, ttl, expires_at, sweep_after, created_at, tags)
@@ -89,12 +99,12 @@ func upsert(ctx context.Context, db postgres.Querier, entries []newEntry, step i
 				coalesce(now() + make_interval(secs => ttl), 'infinity'),
 				coalesce(now() + make_interval(secs => ttl + ` + staleSeconds + `), 'infinity'), now(), tags::text[]
 			FROM unnest($1::text[], $2::text[], $3::text[], $4::float8[], $5::text[]) AS i (tenant, key, value, ttl, tags)
-			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + `, version = greatest(e.version + $6, excluded.version)
+			ON CONFLICT (tenant, key) DO UPDATE SET ` + replaceEntry + replaceOrKeepTTL + `, version = greatest(e.version + $6, excluded.version)
 			RETURNING tenant, key, version, expires_at, tags, replaced_tags, e.xmax <> 0 AS overwrote
 		), ` + keepTags + `
 		SELECT tenant, key, version, expires_at, overwrote FROM upserted`
 	columns := newUpsertColumns(entries)
-	rows, err := db.Query(ctx, sql, columns.tenants, columns.keys, columns.values, columns.ttls, columns.tags, step)
+	rows, err := db.Query(ctx, sql, columns.tenants, columns.keys, columns.values, columns.ttls, columns.tags, step, keepTTL)
 	if err != nil {
 		return nil, err
 	}
